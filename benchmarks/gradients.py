@@ -1,0 +1,112 @@
+"""Are the gradients under a budget those of the same backend without one?
+
+Enters: a config and a way with a budget; for a peer the other side is plain `torch.compile`. Leaves: a
+`GradientRow`. Weights, batch and the seed of the dropout masks are the same on both sides. In fp64 each side is also
+held against its own loss: a central difference along a random direction, the masks drawn from the same seed at every
+evaluation.
+
+Not guaranteed: the directional check near a kink of the loss (a ReLU that flips within the step); the step is small
+enough that this does not show in the models of the rig.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch._dynamo
+from torch import nn
+
+from benchmarks.configs import ModelConfig, build
+from benchmarks.measure import Runnable, step
+from benchmarks.modelled import record_kernels
+from benchmarks.prediction import read_predictions
+from benchmarks.record import GradientRow
+from benchmarks.ways import Way, prepare, without_budget
+
+MASK_SEED = 7
+DIRECTION_SEED = 11
+DIFFERENCE_STEP = 1e-3
+RATIO_BARS = {"fp32": 1e-5, "fp64": 1e-9}
+DIRECTIONAL_BAR = 1e-3
+
+
+@dataclass(frozen=True)
+class Side:
+    """The gradients of one way, its loss and its directional error (fp64 only)."""
+
+    gradients: tuple[torch.Tensor, ...]
+    loss: float
+    directional_error: float | None
+
+
+def compare_gradients(config: ModelConfig, way: Way) -> GradientRow:
+    """Run the way and the same backend without a budget, from the same weights, on the same batch."""
+    reference = _side(config, without_budget(way))
+    known = len(read_predictions(way))
+    budgeted = _side(config, way)
+    return GradientRow(
+        difference_ratio=difference_ratio(budgeted.gradients, reference.gradients),
+        directional_error=budgeted.directional_error,
+        reference_directional_error=reference.directional_error,
+        loss=budgeted.loss,
+        reference_loss=reference.loss,
+        predictions=read_predictions(way)[known:],
+    )
+
+
+def difference_ratio(gradients: Sequence[torch.Tensor], reference: Sequence[torch.Tensor]) -> float:
+    """Global norm of the difference over the global norm of the reference."""
+    if len(gradients) != len(reference):
+        raise ValueError(f"gradients: wanted {len(reference)}, got {len(gradients)}; both sides need the same model")
+    differences = [left.double() - right.double() for left, right in zip(gradients, reference, strict=True)]
+    return _global_norm(differences) / _global_norm([tensor.double() for tensor in reference])
+
+
+def directional_error(
+    run: Runnable, model: nn.Module, batch: dict[str, torch.Tensor], gradients: Sequence[torch.Tensor]
+) -> float:
+    """Relative error of <gradient, direction> against the central difference of the loss along the direction."""
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    generator = torch.Generator().manual_seed(DIRECTION_SEED)
+    drawn = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    length = _global_norm(drawn)
+    direction = [(tensor / length).to(p) for tensor, p in zip(drawn, parameters, strict=True)]
+    _move(parameters, direction, DIFFERENCE_STEP)
+    above = _loss(run, batch)
+    _move(parameters, direction, -2 * DIFFERENCE_STEP)
+    below = _loss(run, batch)
+    _move(parameters, direction, DIFFERENCE_STEP)
+    measured = (above - below) / (2 * DIFFERENCE_STEP)
+    claimed = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+    return abs(measured - claimed) / abs(measured)
+
+
+def _side(config: ModelConfig, way: Way) -> Side:
+    torch._dynamo.reset()
+    model, batch = build(config)
+    # A cached graph would skip the partitioner, and with it the plan that is on trial.
+    with record_kernels():
+        run = prepare(way, model)
+        loss = step(run, batch, MASK_SEED).item()
+        gradients = tuple(p.grad.detach().clone() for p in model.parameters() if p.grad is not None)
+        error = directional_error(run, model, batch, gradients) if config.dtype == "fp64" else None
+    return Side(gradients, loss, error)
+
+
+def _loss(run: Runnable, batch: dict[str, torch.Tensor]) -> float:
+    # With gradients enabled: another graph, the inference one, would draw other masks from the same seed.
+    torch.manual_seed(MASK_SEED)
+    return float(run(**batch).loss.detach())
+
+
+def _move(parameters: Sequence[nn.Parameter], direction: Sequence[torch.Tensor], distance: float) -> None:
+    with torch.no_grad():
+        for parameter, part in zip(parameters, direction, strict=True):
+            parameter.add_(part, alpha=distance)
+
+
+def _global_norm(tensors: Sequence[torch.Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.pow(2).sum()) for tensor in tensors))

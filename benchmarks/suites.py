@@ -1,0 +1,179 @@
+"""Which rows answer which question: named suites, each a function of the rows there are already.
+
+Enters: a `Scope` (families, attentions, layers, device) and the rows measured so far. Leaves: the rows to measure, in
+order. A suite whose budgets rest on measured peaks names the rows it needs first, and the others once those are there.
+Not guaranteed: later rows of a suite whose first rows failed; there is nothing to derive them from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.configs import Family, ModelConfig, default_config
+from benchmarks.prediction import Prediction
+from benchmarks.record import Measurement, RowRecord, StepRow
+from benchmarks.row import RowSpec
+from benchmarks.ways import KNOB_VALUES, Kind, Way, ours
+
+BUDGET_COUNT = 8
+FRONTIER_FRACTIONS = (0.25, 0.5, 0.75)
+FAMILIES = (Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT, Family.RESNET)
+# The dropout of these configs reaches the attention probabilities or the residual stream; ResNet-50 has none.
+DROPOUTS = (0.0, 0.1)
+
+COMPILE = Way(Kind.COMPILE)
+HF_CKPT = Way(Kind.HF_CKPT)
+KNOBS = tuple(Way(Kind.KNOB, knob=value) for value in KNOB_VALUES)
+UNBUDGETED = ours()
+SMALLEST = ours(policy="smallest")
+SQRT = ours(policy="sqrt")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which models a suite covers; layers None stands for what each family has by default."""
+
+    families: tuple[Family, ...] = FAMILIES
+    attentions: tuple[str, ...] = ("eager", "sdpa")
+    layers: int | None = None
+    device: str = "cpu"
+
+    def configs(self) -> list[ModelConfig]:
+        """The configs without dropout, in their families' dtype; ResNet-50 has no attention to choose and no layers to count."""
+        found = []
+        for family in self.families:
+            config = default_config(family)
+            if family is not Family.LLAMA_LARGE:
+                config = replace(config, device=self.device)
+            if family is Family.RESNET:
+                found.append(config)
+                continue
+            layers = self.layers or config.layers
+            found += [replace(config, layers=layers, attention=attention) for attention in self.attentions]
+        return found
+
+
+Suite = Callable[[Scope, Sequence[RowRecord]], list[RowSpec]]
+
+
+def peers(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """Everybody else, with stock flags."""
+    del rows
+    return [RowSpec(config, way) for config in scope.configs() for way in (COMPILE, HF_CKPT, *KNOBS)]
+
+
+def prediction(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """Predicted against measured peaks, over the whole frontier of every model."""
+    specs = []
+    for config in scope.configs():
+        specs += [RowSpec(config, way) for way in (UNBUDGETED, SMALLEST, SQRT)]
+        first = find_step(rows, RowSpec(config, UNBUDGETED))
+        if first is not None and first.predictions:
+            last = len(first.predictions[0].frontier) - 1
+            indices = sorted({round(fraction * last) for fraction in FRONTIER_FRACTIONS}) if last > 0 else []
+            specs += [RowSpec(config, ours(policy=f"index:{index}")) for index in indices]
+    return specs
+
+
+def budgets(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """Eight budgets a model, evenly from the measured smallest peak to the measured peak without a budget."""
+    specs = []
+    for config in scope.configs():
+        specs += [RowSpec(config, way) for way in (COMPILE, UNBUDGETED, SMALLEST)]
+        largest = find_step(rows, RowSpec(config, UNBUDGETED))
+        smallest = find_step(rows, RowSpec(config, SMALLEST))
+        if largest is not None and smallest is not None:
+            specs += [RowSpec(config, way) for way in budget_ways(smallest, largest)]
+    return specs
+
+
+def budget_ways(smallest: StepRow, largest: StepRow, count: int = BUDGET_COUNT) -> list[Way]:
+    """Budgets evenly spaced between two measured peaks, every second one as bytes of the whole device."""
+    ways = []
+    for index in range(count):
+        peak_bytes = smallest.peak_bytes + (largest.peak_bytes - smallest.peak_bytes) * index // (count - 1)
+        if index % 2:
+            # The rig has no optimizer, so no bytes are to be reserved for one.
+            ways.append(ours(budget=largest.start_bytes + peak_bytes, optimizer=0))
+        else:
+            ways.append(ours(activation_budget=peak_bytes))
+    return ways
+
+
+def gradients(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """Gradients at the smallest plan and half way to it, with and without dropout; ResNet-50 in fp64 only."""
+    specs = []
+    for config in _gradient_configs(scope):
+        hardest = RowSpec(config, SMALLEST, Measurement.GRADIENTS)
+        specs.append(hardest)
+        halfway = _halfway_bytes(find_predictions(rows, hardest))
+        if halfway is not None:
+            specs.append(RowSpec(config, ours(activation_budget=halfway), Measurement.GRADIENTS))
+    return specs
+
+
+def smallest(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """How small each way gets, and what that costs."""
+    del rows
+    ways = (COMPILE, HF_CKPT, KNOBS[-1], SMALLEST)
+    return [RowSpec(config, way) for config in scope.configs() for way in ways]
+
+
+def unbudgeted(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """Ours without a budget against plain `torch.compile`: nothing may be lost."""
+    del rows
+    return [RowSpec(config, way) for config in scope.configs() for way in (COMPILE, UNBUDGETED)]
+
+
+def compile_time(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """What planning adds to compiling: without a budget, half way down, and at the smallest plan."""
+    specs = []
+    for config in scope.configs():
+        specs += [RowSpec(config, way) for way in (COMPILE, UNBUDGETED, SMALLEST)]
+        first = find_step(rows, RowSpec(config, SMALLEST))
+        halfway = _halfway_bytes(first.predictions) if first is not None else None
+        if halfway is not None:
+            specs.append(RowSpec(config, ours(activation_budget=halfway)))
+    return specs
+
+
+def find_step(rows: Sequence[RowRecord], spec: RowSpec) -> StepRow | None:
+    """The figures of this row, if it has been measured."""
+    found = [row.step for row in rows if row.key == spec.key(row.key.commit) and row.step is not None]
+    return found[-1] if found else None
+
+
+def find_predictions(rows: Sequence[RowRecord], spec: RowSpec) -> tuple[Prediction, ...]:
+    """What the backend reported in this gradient row, if it has been measured."""
+    found = [row.gradients for row in rows if row.key == spec.key(row.key.commit) and row.gradients is not None]
+    return found[-1].predictions if found else ()
+
+
+def _gradient_configs(scope: Scope) -> list[ModelConfig]:
+    found = []
+    for config in scope.configs():
+        if config.family is Family.RESNET:
+            found.append(replace(config, dtype="fp64"))
+            continue
+        found += [replace(config, dtype=dtype, dropout=dropout) for dtype in ("fp32", "fp64") for dropout in DROPOUTS]
+    return found
+
+
+def _halfway_bytes(predictions: Sequence[Prediction]) -> int | None:
+    """The middle between the smallest and the unbudgeted peak, None where one is unknown."""
+    if not predictions or any(graph.smallest_peak_bytes is None for graph in predictions):
+        return None
+    ends = [(graph.smallest_peak_bytes or 0, graph.unbudgeted_peak_bytes) for graph in predictions]
+    return (max(low for low, _ in ends) + max(high for _, high in ends)) // 2
+
+
+SUITES: dict[str, Suite] = {
+    "peers": peers,
+    "prediction": prediction,
+    "budgets": budgets,
+    "gradients": gradients,
+    "smallest": smallest,
+    "unbudgeted": unbudgeted,
+    "compile_time": compile_time,
+}

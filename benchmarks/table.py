@@ -1,0 +1,163 @@
+"""Rows as markdown tables.
+
+    python -m benchmarks.table benchmarks/rows/peers.jsonl
+
+Enters: records, or files of them. Leaves: one table a measurement, a verdict a row, and below them the budgets at
+which less memory did not mean more time. MB is 1e6 bytes, GB 1e9. Rows of several commits are told apart by a column.
+Not guaranteed: that a table fits a page; columns without a value show a dash.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.judge import (
+    allowed_peak_bytes,
+    baseline,
+    flops,
+    monotone_problems,
+    moved_bytes,
+    problems,
+    scaled_time_us,
+)
+from benchmarks.record import RowRecord, StepRow, read_rows
+from benchmarks.ways import parse_way
+
+NOTHING = "-"
+COMMIT_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, and what stands below it for one row among all rows."""
+
+    heading: str
+    cell: Callable[[RowRecord, Sequence[RowRecord]], str]
+
+
+def render(rows: Sequence[RowRecord]) -> str:
+    """All tables of these rows."""
+    gradient_rows = [row for row in rows if row.key.measurement == "gradients"]
+    step_rows = [row for row in rows if row.key.measurement == "step"]
+    parts = []
+    if step_rows:
+        parts.append(_table(_STEP_COLUMNS, step_rows))
+    if gradient_rows:
+        parts.append(_table(_GRADIENT_COLUMNS, gradient_rows))
+    broken = monotone_problems(step_rows)
+    if broken:
+        parts.append("Not monotone:\n\n" + "\n".join(f"- {sentence}" for sentence in broken))
+    return "\n\n".join(parts)
+
+
+def failing(rows: Sequence[RowRecord]) -> int:
+    """How many rows do not count, and how often budgets are not monotone."""
+    return sum(bool(problems(row, rows)) for row in rows) + len(monotone_problems(rows))
+
+
+def _table(columns: Sequence[Column], rows: Sequence[RowRecord]) -> str:
+    lines = [[column.heading for column in columns], ["---"] * len(columns)]
+    lines += [[column.cell(row, rows).replace("|", "\\|") for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _of_step(form: Callable[[StepRow], str]) -> Callable[[RowRecord, Sequence[RowRecord]], str]:
+    return lambda row, rows: form(row.step) if row.step is not None else NOTHING
+
+
+def _commit(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+    head, _, dirty = row.key.commit.partition("-")
+    return head[:COMMIT_LENGTH] + ("-dirty" if dirty else "")
+
+
+def _budget(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+    allowed = allowed_peak_bytes(row.step, parse_way(row.key.way)) if row.step is not None else None
+    return f"{allowed / 1e6:.1f}" if allowed is not None else NOTHING
+
+
+def _predicted(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+    if row.step is None or not row.step.predictions:
+        return NOTHING
+    predicted = max(graph.peak_bytes for graph in row.step.predictions)
+    return f"{predicted / 1e6:.1f} ({100 * (predicted / row.step.peak_bytes - 1):+.1f} %)"
+
+
+def _slowdown(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+    unbudgeted = baseline(row.key, rows)
+    if row.step is None or unbudgeted is None or not scaled_time_us(unbudgeted):
+        return NOTHING
+    return f"{scaled_time_us(row.step) / scaled_time_us(unbudgeted):.3f}"
+
+
+def _planning(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+    if row.step is None or not row.step.predictions:
+        return NOTHING
+    seconds = sum(graph.plan_seconds for graph in row.step.predictions)
+    return f"{seconds:.1f} ({sum(graph.dry_lowerings for graph in row.step.predictions)} dry)"
+
+
+def _verdict(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+    return "; ".join(problems(row, rows)) or "counts"
+
+
+def _of_gradients(name: str) -> Callable[[RowRecord, Sequence[RowRecord]], str]:
+    def cell(row: RowRecord, rows: Sequence[RowRecord]) -> str:
+        value = getattr(row.gradients, name) if row.gradients is not None else None
+        return f"{value:.2e}" if value is not None else NOTHING
+
+    return cell
+
+
+_CONFIG = Column("config", lambda row, rows: row.key.config)
+_WAY = Column("way", lambda row, rows: row.key.way)
+_COMMIT = Column("commit", _commit)
+_VERDICT = Column("verdict", _verdict)
+
+_STEP_COLUMNS = (
+    _CONFIG,
+    _WAY,
+    Column("peak MB", _of_step(lambda step: f"{step.peak_bytes / 1e6:.1f}")),
+    Column("allowed MB", _budget),
+    Column("predicted MB", _predicted),
+    Column("start MB", _of_step(lambda step: f"{step.start_bytes / 1e6:.1f}")),
+    Column("GFLOP", _of_step(lambda step: f"{flops(step) / 1e9:.1f}")),
+    Column("GB moved", _of_step(lambda step: f"{moved_bytes(step) / 1e9:.2f}")),
+    Column("scaled ms", _of_step(lambda step: f"{scaled_time_us(step) / 1e3:.3f}")),
+    Column("x compile", _slowdown),
+    Column("H100 ms", _of_step(lambda step: f"{(step.forward.h100_time_us + step.backward.h100_time_us) / 1e3:.3f}")),
+    Column("graphs", _of_step(lambda step: f"{step.graphs} ({step.graph_breaks} breaks)")),
+    Column("kernels", _of_step(lambda step: f"{step.forward.kernels} + {step.backward.kernels}")),
+    Column("compile s", _of_step(lambda step: f"{step.compile_seconds:.1f}")),
+    Column("planning s", _planning),
+    Column("step ms", _of_step(lambda step: f"{step.step_seconds * 1e3:.0f}")),
+    _COMMIT,
+    _VERDICT,
+)
+
+_GRADIENT_COLUMNS = (
+    _CONFIG,
+    _WAY,
+    Column("difference", _of_gradients("difference_ratio")),
+    Column("directional error", _of_gradients("directional_error")),
+    Column("without a budget", _of_gradients("reference_directional_error")),
+    _COMMIT,
+    _VERDICT,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables of the files; exits with 1 when a row does not count."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--commit", default="", help="only rows whose commit starts like this")
+    chosen = parser.parse_args(arguments)
+    rows = [row for path in chosen.files for row in read_rows(path) if row.key.commit.startswith(chosen.commit)]
+    print(render(rows))
+    return 1 if failing(rows) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

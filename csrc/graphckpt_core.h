@@ -1,0 +1,73 @@
+// The C interface of the planner's core. Plain C types and flat arrays: no torch, no Python headers.
+//
+// A graph is handed over once, as compressed rows: row i of a list is values[offsets[i]] .. values[offsets[i + 1] - 1].
+// Arrays are copied; nothing given out is kept. Every function may be called from several threads at once on one graph.
+#ifndef GRAPHCKPT_CORE_H
+#define GRAPHCKPT_CORE_H
+
+#include <stdint.h>
+
+#define GRAPHCKPT_API __attribute__((visibility("default")))
+
+// Raised by one with every change of this header; the loader refuses another number.
+#define GRAPHCKPT_ABI_VERSION 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum graphckpt_kind { GRAPHCKPT_INPUT = 0, GRAPHCKPT_TANGENT = 1, GRAPHCKPT_COMPUTE = 2, GRAPHCKPT_ALIAS = 3 };
+
+enum graphckpt_status {
+  GRAPHCKPT_OK = 0,
+  GRAPHCKPT_BAD_STEP = 1,          // culprit: position in forward then backward of what is no operation to compute
+  GRAPHCKPT_NOT_FUSIBLE = 2,       // culprit: an operation that is virtual and may not be
+  GRAPHCKPT_OUT_OF_MEMORY = 3,
+};
+
+typedef struct graphckpt_graph graphckpt_graph;
+
+typedef struct {
+  int32_t op_count;
+  const uint8_t* kind;             // [op_count], a graphckpt_kind each
+  const uint8_t* fusible;          // [op_count]
+  const int64_t* input_offsets;    // [op_count + 1]
+  const int32_t* inputs;
+  const int64_t* storage_offsets;  // [op_count + 1]
+  const int32_t* op_storages;
+  int32_t storage_count;
+  const int64_t* storage_bytes;    // [storage_count]
+  const uint8_t* external;         // [storage_count]
+  int64_t forward_output_count;
+  const int32_t* forward_outputs;
+  int64_t backward_output_count;
+  const int32_t* backward_outputs;
+} graphckpt_graph_arrays;
+
+typedef struct {
+  int64_t peak_bytes;
+  int64_t peak_step;               // -1 if there is no step
+  int64_t forward_peak_bytes;
+  int64_t backward_peak_bytes;
+  int64_t culprit;                 // meaning: see graphckpt_status
+} graphckpt_peak;
+
+GRAPHCKPT_API int32_t graphckpt_abi_version(void);
+
+// Indices are taken to be in range (check_graph). NULL if there is no memory.
+GRAPHCKPT_API graphckpt_graph* graphckpt_graph_new(const graphckpt_graph_arrays* arrays);
+GRAPHCKPT_API void graphckpt_graph_free(graphckpt_graph* graph);
+
+// The timeline of a plan, by the rules in graphckpt/ir/peak.py. Returns a graphckpt_status.
+//   materialised: [op_count], or NULL for all
+//   live_bytes:   [forward_count + backward_count], written
+//   held:         [op_count], written: 1 for operations that hold memory at the peak; or NULL
+GRAPHCKPT_API int32_t graphckpt_timeline(const graphckpt_graph* graph, const uint8_t* materialised,
+                                         const int32_t* forward, int64_t forward_count,
+                                         const int32_t* backward, int64_t backward_count,
+                                         int64_t* live_bytes, uint8_t* held, graphckpt_peak* peak);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

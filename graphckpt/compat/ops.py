@@ -1,0 +1,71 @@
+"""Operators: what their schemas and tags say, and what Inductor has no fused lowering for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch._inductor import inductor_prims, lowering
+from torch.utils.flop_counter import flop_registry
+
+
+def is_view(target: object) -> bool:
+    """Whether the result is a view of an argument. ``_unsafe_view`` counts: it is one, whatever its schema says."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if target is torch.ops.aten._unsafe_view.default:
+        return True
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in target._schema.returns)
+
+
+def is_mutating(target: object) -> bool:
+    """Whether the call writes to one of its arguments."""
+    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable)
+
+
+def mutated_arguments(target: object) -> tuple[int, ...]:
+    """Positions of the arguments that a call writes to."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return ()
+    arguments = target._schema.arguments
+    return tuple(i for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write)
+
+
+def is_higher_order(target: object) -> bool:
+    """Whether the call takes functions or graphs: ``flex_attention``, ``cond``, a user's Triton kernel."""
+    return isinstance(target, torch._ops.HigherOrderOperator)
+
+
+def draws_random_numbers(target: object) -> bool:
+    """Whether a second call gives another result. Inductor's ``random`` does not: it is a function of its seed."""
+    if target in (inductor_prims.seed, inductor_prims.seeds):
+        return True
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+
+
+def draws_from_saved_seed(target: object) -> bool:
+    """Whether the call makes random numbers from a seed that is an ordinary value of the graph."""
+    return target in (inductor_prims.random, inductor_prims.randint, inductor_prims.lookup_seed)
+
+
+def makes_seeds(target: object) -> bool:
+    """Whether the call makes the seeds that later calls draw from."""
+    return target in (inductor_prims.seed, inductor_prims.seeds)
+
+
+def has_fused_lowering(target: object) -> bool:
+    """Whether Inductor may fold the call into the kernel of a reader: it has a lowering that is not a call of aten."""
+    return target in lowering.lowerings and target not in lowering.fallbacks
+
+
+def namespace(target: object) -> str:
+    """The operator's library, as "aten" or "_c10d_functional"; "" for what is no operator."""
+    return str(target.namespace) if isinstance(target, torch._ops.OpOverload) else ""
+
+
+def flops(target: object, args: Sequence[object], kwargs: Mapping[str, object], result: object) -> int:
+    """Arithmetic of the call by torch's own formulas; 0 where it has none."""
+    packet = getattr(target, "_overloadpacket", None)
+    formula = flop_registry.get(packet)
+    return int(cast(Any, formula)(*args, **kwargs, out_val=result)) if formula else 0

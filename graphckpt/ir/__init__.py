@@ -1,0 +1,1 @@
+"""The joint graph in bytes: records, plans, what is legal, and the reference timeline. Free of torch."""

@@ -1,0 +1,1 @@
+"""Graph surgery. A rewrite reads a plan and never decides."""

@@ -1,0 +1,65 @@
+"""The rewrite of a plan: the joint graph in the plan's order, with its copies, then split into forward and backward.
+
+What enters: the joint graph, its lowering and a checked `Plan`. What leaves: two modules in AOTAutograd's conventions whose
+nodes stand in exactly the plan's order. A recomputed node is a copy named ``<name>_again_<k>``; everything else keeps its name.
+The joint graph that came in is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import fx
+
+from graphckpt.compat import aot
+from graphckpt.ir.graph import OpKind
+from graphckpt.ir.plan import Plan
+from graphckpt.trace.lower import Lowered
+
+
+def split_by_plan(
+    joint: fx.GraphModule, lowered: Lowered, plan: Plan, num_forward_outputs: int
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Forward and backward modules that execute ``plan``."""
+    scheduled, saved = _schedule(joint, lowered, plan, num_forward_outputs)
+    return aot.extract_modules(scheduled, saved, num_forward_outputs)
+
+
+def _schedule(
+    joint: fx.GraphModule, lowered: Lowered, plan: Plan, num_forward_outputs: int
+) -> tuple[fx.GraphModule, list[fx.Node]]:
+    """The joint graph rebuilt in the plan's order, and the nodes of it that backward reads from forward."""
+    graph = fx.Graph()
+    latest: dict[fx.Node, fx.Node] = {}
+    for op, node in zip(lowered.graph.ops, lowered.nodes, strict=True):
+        if op.kind in (OpKind.INPUT, OpKind.TANGENT):
+            latest[node] = graph.node_copy(node, lambda n: latest[n])
+    _emit(graph, lowered, plan.forward, latest)
+    available = dict(latest)
+    first_backward = set(latest.values())
+    results = aot.joint_outputs(joint, num_forward_outputs)
+    forward_results = [available.get(out, out) if isinstance(out, fx.Node) else out for out in results.forward]
+    read = _emit(graph, lowered, plan.backward, latest)
+    backward_results = [latest[out] if isinstance(out, fx.Node) else out for out in results.backward]
+    read += [out for out in backward_results if isinstance(out, fx.Node)]
+    output = joint.graph.find_nodes(op="output")[0]
+    graph.output((*forward_results, *backward_results)).meta.update(output.meta)
+    saved = [n for n in dict.fromkeys(read) if n in first_backward and not aot.is_tangent(n) and n.op != "get_attr"]
+    return fx.GraphModule(joint, graph), saved
+
+
+def _emit(
+    graph: fx.Graph, lowered: Lowered, steps: Sequence[int], latest: dict[fx.Node, fx.Node]
+) -> list[fx.Node]:
+    """Append the steps, each reading the latest copies; returns every node that was read."""
+    read: list[fx.Node] = []
+    for step in steps:
+        node = lowered.nodes[step]
+        again = node in latest
+        copied = graph.node_copy(node, lambda n: latest[n])
+        copied.meta = dict(node.meta)
+        if again:
+            copied.name = f"{node.name}_again"
+        read += copied.all_input_nodes
+        latest[node] = copied
+    return read

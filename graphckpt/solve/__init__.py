@@ -1,0 +1,1 @@
+"""Plans for a graph inside a budget. Free of torch."""

@@ -1,0 +1,111 @@
+"""From a set of values to save to a plan: everything else is computed again in backward, just before it is needed.
+
+The backward pass keeps its order. Before each of its operations, whatever it reads that is neither saved nor at hand is
+computed, and what that needs, down to saved values and inputs. Each segment of the forward pass has its own copies: a mask or a
+position table that several layers share is made again in each of them, and dies with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from graphckpt.errors import PlanError
+from graphckpt.ir.graph import Graph, OpKind, Phase
+from graphckpt.ir.plan import Plan
+from graphckpt.solve.segments import cheap_values, forward_order, is_element
+
+
+@dataclass(slots=True)
+class _Backward:
+    """The growing backward order. ``at_hand``: for each value the segment whose copy is the latest one (-1: its first)."""
+
+    graph: Graph
+    saved: Collection[int]
+    of_op: Sequence[int]
+    cheap: Sequence[bool]
+    in_forward: Collection[int]
+    steps: list[int] = field(default_factory=list)
+    at_hand: dict[int, int] = field(default_factory=dict)
+
+    def available(self, value: int, segment: int) -> bool:
+        op = self.graph.ops[value]
+        if op.kind in (OpKind.INPUT, OpKind.TANGENT) or op.phase is Phase.BACKWARD:
+            return True
+        if value in self.saved and value in self.in_forward:
+            return True
+        if value not in self.at_hand:
+            return False
+        return self.at_hand[value] == segment or bool(op.pinned) or not self.cheap[value]
+
+    def demand(self, value: int, segment: int) -> None:
+        """Make ``value`` available for ``segment`` by computing what is missing, inputs first."""
+        stack = [(value, False)]
+        while stack:
+            current, inputs_done = stack.pop()
+            if self.available(current, segment):
+                continue
+            op = self.graph.ops[current]
+            if inputs_done:
+                self.steps.append(current)
+                self.at_hand[current] = segment
+                continue
+            if op.pinned and current in self.in_forward:
+                raise PlanError(f"{op.name} may run only once ({op.pinned}), but it is neither saved nor at hand in backward")
+            stack.append((current, True))
+            stack.extend((source, False) for source in reversed(op.inputs))
+
+    def segment_of(self, reads: Sequence[int], current: int) -> int:
+        """The segment whose backward an operation belongs to: the latest one it reads a dropped value from."""
+        segments = [
+            self.of_op[value]
+            for value in reads
+            if not self.cheap[value] and self.graph.ops[value].phase is Phase.FORWARD and value not in self.saved
+        ]
+        return max((s for s in segments if s >= 0), default=current)
+
+
+def plan_from_saved(
+    graph: Graph, name: str, saved: Collection[int], of_op: Sequence[int], backward_order: Sequence[int]
+) -> Plan:
+    """The plan that saves ``saved`` and recomputes the rest on demand.
+
+    ``of_op``: segment of each forward operation; ``backward_order``: the operations that depend on tangents, in the order to keep.
+
+    Raises:
+        PlanError: backward needs a value that may not be computed again and is not saved.
+    """
+    order = _forward_with(graph, saved)
+    saved = close_saved(graph, saved)
+    work = _Backward(graph, saved, of_op, cheap_values(graph), frozenset(order))
+    segment = max(of_op, default=0)
+    for index in backward_order:
+        reads = graph.ops[index].inputs
+        segment = work.segment_of(reads, segment)
+        for value in reads:
+            work.demand(value, segment)
+        work.steps.append(index)
+    for out in graph.backward_outputs:
+        work.demand(out, segment)
+    return Plan(name, order, tuple(work.steps))
+
+
+def close_saved(graph: Graph, saved: Collection[int]) -> frozenset[int]:
+    """``saved`` with what must be: values that may not be computed again, and the elements of saved tuples."""
+    closed = set(saved)
+    for index, op in enumerate(graph.ops):
+        if op.kind is OpKind.COMPUTE and op.phase is Phase.FORWARD and (op.pinned or op.tag == "save"):
+            closed.add(index)
+        elif is_element(graph, index) and op.inputs[0] in closed:
+            closed.add(index)
+    return frozenset(closed)
+
+
+def _forward_with(graph: Graph, saved: Collection[int]) -> tuple[int, ...]:
+    """The forward order with what is saved but not needed by forward itself."""
+    order = {*forward_order(graph), *saved}
+    for index in range(len(graph.ops) - 1, -1, -1):
+        op = graph.ops[index]
+        if index in order:
+            order.update(s for s in op.inputs if graph.ops[s].kind in (OpKind.COMPUTE, OpKind.ALIAS))
+    return tuple(sorted(order))

@@ -1,0 +1,188 @@
+"""The named policies, each a rule that says which forward values to save, and the plans they give.
+
+`stock`: Inductor's own cut, as it is. `every_N`: the forward pass is cut at every N-th layer; only what crosses a cut is saved.
+`full` is ``every_1``; `sqrt` takes N = round(sqrt(layers)) (Chen et al. 2016, arXiv:1604.06174). `selective`: what lies between
+the two products of an attention is dropped, the rest is stock's choice (Korthikanti et al. 2022, arXiv:2205.05198).
+Between stock and a policy lie the plans ``policy:first_K``: only the first K segments are recomputed.
+
+These are baselines. They know nothing of a single tensor's price, and none of them is optimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from graphckpt.errors import OptionError, PlanError
+from graphckpt.ir.graph import Graph, OpKind, Phase
+from graphckpt.ir.plan import Plan, saved_values
+from graphckpt.solve.demand import plan_from_saved
+from graphckpt.solve.segments import (
+    Segments,
+    base_of,
+    crossing_bytes,
+    crossing_values,
+    cut_at,
+    forward_order,
+    is_element,
+    layer_boundaries,
+    narrow_boundaries,
+    tiny_bytes,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What every policy needs, computed once a graph: stock's plan, its saved values, the cuts, and who is too small to drop."""
+
+    graph: Graph
+    stock: Plan
+    stock_saved: frozenset[int]
+    order: tuple[int, ...]
+    backward_order: tuple[int, ...]
+    layers: tuple[int, ...]
+    valleys: tuple[int, ...]
+    always_saved: frozenset[int]
+
+
+def survey(graph: Graph, stock: Plan) -> Situation:
+    """Look at a graph once: where its layers start, what stock saves, what is not worth dropping."""
+    base = base_of(graph)
+    order = forward_order(graph)
+    small = tiny_bytes(graph, order)
+    kept = frozenset(
+        i
+        for i in order
+        if graph.ops[i].kind is OpKind.COMPUTE and not graph.ops[i].fusible and graph.own_bytes(i) <= small
+    )
+    saved = frozenset(base[i] for i in saved_values(graph, stock) if graph.ops[base[i]].kind is not OpKind.INPUT)
+    backward = tuple(i for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD)
+    layers = layer_boundaries(graph, order)
+    return Situation(graph, stock, saved, order, backward, layers, narrow_boundaries(graph, order), kept)
+
+
+def named_plan(situation: Situation, name: str) -> Plan:
+    """The plan of one policy by its name.
+
+    Raises:
+        OptionError: no such policy, or it has no plan for this graph.
+    """
+    if name == "stock":
+        return situation.stock
+    if name == "selective":
+        return _selective(situation)
+    boundaries = _boundaries_of(situation, name)
+    segments = cut_at(situation.graph, situation.order, boundaries)
+    return checkpoint_first(situation, name, segments, segments.count - 1)
+
+
+def _boundaries_of(situation: Situation, name: str) -> tuple[int, ...]:
+    starts = situation.layers
+    if name == "full":
+        return starts
+    if name == "sqrt":
+        return starts[:: max(1, round(math.sqrt(len(starts))))]
+    if name.startswith("every_"):
+        return starts[:: int(name.removeprefix("every_"))]
+    if name == "valleys":
+        return situation.valleys
+    raise OptionError(f"policy {name!r} is not known; known are stock, every_N, sqrt, full and selective")
+
+
+def checkpoint_first(situation: Situation, name: str, segments: Segments, count: int) -> Plan:
+    """The plan that recomputes the first ``count`` segments from what enters them, and keeps stock's choice in the others."""
+    saved = set(situation.always_saved)
+    for index in situation.stock_saved:
+        if segments.of_op[index] >= count:
+            saved.add(index)
+    for entering in segments.crossing[: count + 1]:
+        saved |= entering
+    return plan_from_saved(situation.graph, name, saved, segments.of_op, situation.backward_order)
+
+
+def _selective(situation: Situation) -> Plan:
+    graph = situation.graph
+    inside = attention_interior(graph)
+    saved = {i for i in situation.stock_saved if i not in inside} | situation.always_saved
+    saved |= _readable_from_outside(graph, inside)
+    segments = cut_at(graph, situation.order, situation.layers)
+    return plan_from_saved(graph, "selective", saved, segments.of_op, situation.backward_order)
+
+
+def attention_interior(graph: Graph) -> frozenset[int]:
+    """Operations between the two matrix products of an attention, the first product included: they hold the square scores.
+
+    Found as the pointwise neighbourhood of each exponential that lies between products. A fused attention has no interior.
+    """
+    readers = graph.readers()
+    products = {i for i, op in enumerate(graph.ops) if op.flops and op.phase is Phase.FORWARD}
+    inside: set[int] = set()
+    for index, op in enumerate(graph.ops):
+        if op.phase is not Phase.FORWARD or not op.target.startswith(("aten.exp.", "aten._softmax.", "prims.prepare_softmax")):
+            continue
+        above, found_above = _pointwise_reach(graph, index, lambda i: graph.ops[i].inputs, products)
+        below, found_below = _pointwise_reach(graph, index, lambda i: readers[i], products)
+        if found_above and found_below:
+            inside |= above | below | found_above
+    return frozenset(inside)
+
+
+def _pointwise_reach(graph: Graph, start: int, step: object, stops: set[int]) -> tuple[set[int], set[int]]:
+    """Forward operations reached from ``start`` without passing a product, no smaller than it; and the products met."""
+    neighbours = step
+    seen, met, todo = {start}, set(), [start]
+    size = graph.own_bytes(start)
+    while todo:
+        for other in neighbours(todo.pop()):  # type: ignore[operator]
+            if other in stops:
+                met.add(other)
+            elif other not in seen and graph.ops[other].phase is Phase.FORWARD and graph.ops[other].kind is not OpKind.INPUT:
+                if graph.ops[other].kind is OpKind.ALIAS or graph.own_bytes(other) * 4 >= size:
+                    seen.add(other)
+                    todo.append(other)
+    return seen, met
+
+
+def _readable_from_outside(graph: Graph, inside: frozenset[int]) -> set[int]:
+    """What the interior reads from outside and must be there to recompute it: products, not views of them."""
+    base = base_of(graph)
+    reads = {base[s] for i in inside for s in graph.ops[i].inputs} - inside
+    return {i for i in reads if graph.ops[i].kind is OpKind.COMPUTE or is_element(graph, i)}
+
+
+def candidate_plans(situation: Situation) -> Iterator[Plan]:
+    """Every plan the policies offer, stock's first. Those a graph does not admit are left out."""
+    yield situation.stock
+    for make in _makers(situation):
+        try:
+            plan = make()
+        except PlanError:
+            continue
+        yield plan
+
+
+def _makers(situation: Situation) -> Iterator[object]:
+    def maker(name: str, boundaries: Sequence[int], count: int | None = None) -> object:
+        segments = cut_at(situation.graph, situation.order, boundaries)
+        whole = segments.count if count is None else count
+        return lambda: checkpoint_first(situation, name, segments, whole)
+
+    yield lambda: _selective(situation)
+    layers = situation.layers
+    root = max(1, round(math.sqrt(len(layers))))
+    for step in sorted({1, 2, 3, root, len(layers) // 2 or 1}):
+        name = "full" if step == 1 else f"every_{step}"
+        boundaries = layers[::step]
+        for count in range(1, len(boundaries)):
+            yield maker(f"{name}:first_{count}", boundaries, count)
+        yield maker(name, boundaries, len(boundaries))
+    if situation.valleys:
+        yield maker("valleys", situation.valleys, len(situation.valleys))
+        yield maker("valleys:all", situation.valleys)
+
+
+def boundary_bytes(situation: Situation) -> int:
+    """Bytes that cross the layers' boundaries in all: what `full` saves."""
+    rows = crossing_values(situation.graph, situation.order)
+    return sum(crossing_bytes(situation.graph, [rows[b] for b in situation.layers]))

@@ -1,0 +1,71 @@
+"""Which rows a suite names, and how budgets follow from measured peaks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from benchmarks.configs import Family
+from benchmarks.judge import allowed_peak_bytes
+from benchmarks.record import Measurement
+from benchmarks.suites import SUITES, Scope, budget_ways, budgets, gradients, peers, prediction
+from tests.benchmarks import samples
+
+GPT2_EAGER = Scope((Family.GPT2,), ("eager",))
+SMALLEST = samples.step_row(50_000_000)
+LARGEST = samples.step_row(190_000_000)
+
+
+def test_peers_are_all_ways_on_all_models() -> None:
+    specs = peers(Scope(), ())
+    configs = {spec.config.text() for spec in specs}
+    assert len(configs) == 5 * 2 + 1
+    assert len(specs) == len(configs) * 7
+
+
+def test_every_suite_names_rows_before_anything_is_measured() -> None:
+    for name, suite in SUITES.items():
+        keys = [spec.key("abc") for spec in suite(GPT2_EAGER, ())]
+        assert keys, name
+        assert len(set(keys)) == len(keys), name
+
+
+def test_budgets_are_evenly_spaced_from_smallest_to_unbudgeted() -> None:
+    allowed = [allowed_peak_bytes(LARGEST, way) for way in budget_ways(SMALLEST, LARGEST)]
+    assert allowed[0] == 50_000_000
+    assert allowed[-1] == 190_000_000
+    assert [high - low for low, high in pairwise(allowed) if low is not None and high is not None] == [20_000_000] * 7
+
+
+def test_half_of_the_budgets_are_of_the_whole_device_and_reserve_no_optimizer() -> None:
+    whole = [way for way in budget_ways(SMALLEST, LARGEST) if way.option("budget") is not None]
+    assert len(whole) == 4
+    assert {way.option("optimizer") for way in whole} == {0}
+
+
+def test_budgets_follow_once_both_ends_are_measured() -> None:
+    rows = [samples.record("ours", LARGEST)]
+    assert len(budgets(GPT2_EAGER, rows)) == 3
+    rows.append(samples.record("ours:policy=smallest", SMALLEST))
+    assert len(budgets(GPT2_EAGER, rows)) == 3 + 8
+
+
+def test_predictions_walk_the_frontier() -> None:
+    step = samples.step_row(predictions=(samples.prediction(frontier_count=9),))
+    ways = [spec.way.text() for spec in prediction(GPT2_EAGER, [samples.record("ours", step)])]
+    assert ways[3:] == ["ours:policy=index:2", "ours:policy=index:4", "ours:policy=index:6"]
+
+
+def test_resnet_gradients_are_compared_in_fp64_only() -> None:
+    specs = gradients(Scope((Family.RESNET,)), ())
+    assert [(spec.config.dtype, spec.measurement) for spec in specs] == [("fp64", Measurement.GRADIENTS)]
+
+
+def test_gradients_cover_both_dtypes_with_and_without_dropout() -> None:
+    drawn = {(spec.config.dtype, spec.config.dropout) for spec in gradients(GPT2_EAGER, ())}
+    assert drawn == {("fp32", 0.0), ("fp32", 0.1), ("fp64", 0.0), ("fp64", 0.1)}
+
+
+def test_the_layer_count_reaches_every_model_that_has_one() -> None:
+    layers = {config.family: config.layers for config in Scope(layers=2).configs()}
+    assert layers[Family.T5] == 2
+    assert layers[Family.RESNET] == 8
