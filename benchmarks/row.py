@@ -57,7 +57,7 @@ def run_row(spec: RowSpec, commit: str) -> RowRecord:
             return RowRecord(key, Status.OK, "", host, gradients=compare_gradients(spec.config, spec.way))
         return RowRecord(key, Status.OK, "", host, step=_measure_step(spec))
     except Unsupported as error:
-        return RowRecord(key, Status.UNSUPPORTED, _short(error), host)
+        return RowRecord(key, Status.UNSUPPORTED, _without_paths(str(error)), host)
     except Exception as error:
         # Dynamo wraps what a backend raises, so the refusal is looked for by name in the whole text.
         refused = REFUSAL in f"{type(error).__name__}: {error}"

@@ -69,8 +69,8 @@ def _of_step(form: Callable[[StepRow], str]) -> Callable[[RowRecord, Sequence[Ro
 
 
 def _commit(row: RowRecord, rows: Sequence[RowRecord]) -> str:
-    head, _, dirty = row.key.commit.partition("-")
-    return head[:COMMIT_LENGTH] + ("-dirty" if dirty else "")
+    head, dirty, _ = row.key.commit.partition("-dirty")
+    return head[:COMMIT_LENGTH] + dirty
 
 
 def _budget(row: RowRecord, rows: Sequence[RowRecord]) -> str:

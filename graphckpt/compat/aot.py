@@ -5,7 +5,6 @@ Read in torch 2.13 and 2.11 (``_functorch/partitioners.py``); `extract_modules` 
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
@@ -28,8 +27,15 @@ class JointOutputs(NamedTuple):
 
 
 def copy_module(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy that can be rewritten; node metadata dictionaries are copied, their values (fake tensors) shared."""
-    return fx.GraphModule(module, copy.deepcopy(module.graph))
+    """A copy that can be rewritten; node metadata dictionaries are copied, their values (fake tensors) shared.
+
+    How the caller's pytrees are flattened is not copied: partitioners drop it, and copying it makes torch warn.
+    """
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in module.graph.nodes:
+        copies[node] = graph.node_copy(node, lambda original: copies[original])
+    return fx.GraphModule(module, graph)
 
 
 def prepare_joint(module: fx.GraphModule, *, drop_checkpoint_tags: bool) -> fx.GraphModule:

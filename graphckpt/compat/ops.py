@@ -44,6 +44,17 @@ def draws_random_numbers(target: object) -> bool:
     return isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
 
 
+def has_dropout_off(target: object, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether the call takes a probability of dropout and it is zero: fused attention draws nothing then."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    for position, argument in enumerate(target._schema.arguments):
+        if argument.name == "dropout_p":
+            given = args[position] if position < len(args) else kwargs.get(argument.name, argument.default_value)
+            return given == 0.0
+    return False
+
+
 def draws_from_saved_seed(target: object) -> bool:
     """Whether the call makes random numbers from a seed that is an ordinary value of the graph."""
     return target in (inductor_prims.random, inductor_prims.randint, inductor_prims.lookup_seed)

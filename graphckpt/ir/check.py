@@ -13,7 +13,10 @@ from graphckpt.ir.plan import Plan
 
 
 def check_graph(graph: Graph) -> None:
-    """Inputs come before readers, storages exist and have one owner, aliases live where inputs live, phases follow tangents."""
+    """Inputs come before readers, storages exist and have one owner, aliases live where inputs live, phases follow tangents.
+
+    A pinned operation may be of the backward phase without depending on a tangent: some effects are tied to it.
+    """
     for index, storage in enumerate(graph.storages):
         if storage.size_bytes < 0:
             raise PlanError(f"storage s{index}: wanted 0 bytes or more, came {storage.size_bytes}")
@@ -93,7 +96,8 @@ def _check_phase(graph: Graph, index: int, op: Op) -> None:
             _refuse(graph, index, f"is of kind {op.kind.value}, so it may not read anything, but reads {op.inputs}")
         wanted = Phase.FORWARD if op.kind is OpKind.INPUT else Phase.BACKWARD
     else:
-        late = any(graph.ops[source].phase is Phase.BACKWARD for source in op.inputs)
+        tied = bool(op.pinned) and op.phase is Phase.BACKWARD
+        late = tied or any(graph.ops[source].phase is Phase.BACKWARD for source in op.inputs)
         wanted = Phase.BACKWARD if late else Phase.FORWARD
     if op.phase is not wanted:
         why = "it depends on a tangent" if wanted is Phase.BACKWARD else "it depends on no tangent"

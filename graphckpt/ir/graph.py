@@ -26,7 +26,7 @@ class OpKind(Enum):
 
 
 class Phase(Enum):
-    """The earliest phase an operation can run in: `BACKWARD` if it depends on a tangent."""
+    """The earliest phase an operation can run in: `BACKWARD` if it depends on a tangent, or is an effect tied to backward."""
 
     FORWARD = "forward"
     BACKWARD = "backward"

@@ -4,7 +4,7 @@ A `Program` is made by ``graphckpt.compat.wrapper`` from the wrapper that Induct
 backward program after one another, as autograd runs them, and gives the peak above what was allocated before the step.
 
 Rules: external inputs (parameters, buffers, the batch) are held by the caller and never charged. User outputs that backward does
-not read are dropped when forward returns, unless ``outputs_held``. Tangents are allocated before the first backward step. Saved
+not read are dropped when forward returns, unless ``outputs_held``; those of at most 16 bytes, the loss, are always held. Tangents are allocated before the first backward step. Saved
 values are dropped where the backward program drops them, which holds for ``backward()`` without ``retain_graph``.
 
 Not modelled: fragmentation, and what the framework allocates outside both programs.
@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_LOSS_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def replay_step(
     forward_bytes, holders = memory.top_bytes, memory.at_top
     saved = {name: ("forward", block) for name, block in forward.outputs[saved_from:]}
     if not outputs_held:
-        for key in [key for key in memory.live if key not in saved.values()]:
+        for key in [key for key in memory.live if key not in saved.values() and memory.live[key][1] > _LOSS_BYTES]:
             memory.drop(key)
     saved_bytes = sum(memory.live[key][1] for key in set(saved.values()) if key in memory.live)
     memory.top_bytes = 0

@@ -34,7 +34,7 @@ def why_pinned(node: fx.Node) -> str:
         return "collective"
     if ops.is_mutating(target):
         return "mutates its argument"
-    if ops.draws_random_numbers(target):
+    if ops.draws_random_numbers(target) and not ops.has_dropout_off(target, node.args, node.kwargs):
         return "random"
     overload = name.split(".")[1] if name.count(".") else name
     if overload.startswith(_TIES):
@@ -60,16 +60,18 @@ def count_flops(node: fx.Node) -> int:
     return ops.flops(node.target, args, kwargs, aot.fake_value(node))
 
 
+def written_inputs(node: fx.Node) -> tuple[fx.Node, ...]:
+    """Placeholders that one call writes to, directly or through views."""
+    written = []
+    for position in ops.mutated_arguments(node.target):
+        argument = node.args[position] if position < len(node.args) else None
+        while isinstance(argument, fx.Node) and argument.op == "call_function" and is_alias(argument):
+            argument = argument.args[0]
+        if isinstance(argument, fx.Node) and argument.op == "placeholder":
+            written.append(argument)
+    return tuple(written)
+
+
 def mutated_inputs(graph: fx.Graph) -> frozenset[fx.Node]:
     """Placeholders that some call of the graph writes to; whoever reads one of them may not be repeated later."""
-    written: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op != "call_function":
-            continue
-        for position in ops.mutated_arguments(node.target):
-            argument = node.args[position] if position < len(node.args) else None
-            while isinstance(argument, fx.Node) and argument.op == "call_function" and is_alias(argument):
-                argument = argument.args[0]
-            if isinstance(argument, fx.Node) and argument.op == "placeholder":
-                written.add(argument)
-    return frozenset(written)
+    return frozenset(w for node in graph.nodes if node.op == "call_function" for w in written_inputs(node))

@@ -54,7 +54,7 @@ class _Builder:
 def lower_joint(joint: fx.GraphModule, num_forward_outputs: int) -> Lowered:
     """Lower a joint graph. Nodes keep their order, so operation numbers are topological."""
     builder = _Builder()
-    mutated = facts.mutated_inputs(joint.graph)
+    mutated = set(facts.mutated_inputs(joint.graph))
     for node in joint.graph.nodes:
         if node.op != "output":
             _lower_node(builder, node, mutated)
@@ -68,18 +68,24 @@ def lower_joint(joint: fx.GraphModule, num_forward_outputs: int) -> Lowered:
     return Lowered(graph, tuple(builder.nodes), {node.name: i for i, node in enumerate(builder.nodes)})
 
 
-def _lower_node(builder: _Builder, node: fx.Node, mutated: frozenset[fx.Node]) -> None:
+def _lower_node(builder: _Builder, node: fx.Node, mutated: set[fx.Node]) -> None:
+    """Lower one node. ``mutated``: inputs that are written to, and the views of them found so far."""
     inputs = tuple(builder.number[source] for source in node.all_input_nodes)
     kind = _kind(node)
     value = aot.fake_value(node)
+    call = node.op == "call_function"
     if kind is OpKind.ALIAS:
         elements = _alias_elements(builder, node)
+    elif call and facts.written_inputs(node):
+        elements = builder.elements[facts.written_inputs(node)[0]]
     else:
         elements = builder.allocate(value, external=kind is OpKind.INPUT)
-    call = node.op == "call_function"
     pinned = facts.why_pinned(node) if call else ""
-    if call and not pinned and any(source in mutated for source in node.all_input_nodes):
-        pinned = "reads an input that is mutated"
+    if call and any(source in mutated for source in node.all_input_nodes):
+        if kind is OpKind.ALIAS:
+            mutated.add(node)
+        else:
+            pinned = pinned or "reads an input that is mutated"
     late = kind is OpKind.TANGENT or aot.runs_only_in(node) == "backward"
     late = late or any(builder.ops[i].phase is Phase.BACKWARD for i in inputs)
     builder.number[node] = len(builder.ops)

@@ -1,0 +1,188 @@
+"""A graph lowered *dry*: everything up to its generated source, nothing compiled.
+
+Read in torch 2.13. A dry lowering runs the very path of a real one (``compile_fx_inner``) and stops where the generated source
+would be loaded, so post-grad passes, fusion, ordering, buffer reuse and every ``del`` are those of the real compilation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import fx
+from torch._inductor import compile_fx as inductor_compile
+from torch._inductor import config as inductor_config
+from torch._inductor import ir as inductor_ir
+from torch._inductor.graph import GraphLowering
+from torch._inductor.utils import count_tangents
+from torch._inductor.virtualized import V
+
+from graphckpt.compat import aot
+from graphckpt.compat.takeover import KeptLowering, Lowerings, StoppedDry, lowering_kept
+from graphckpt.compat.wrapper import BufferFacts, read_program
+from graphckpt.ir.program import Program
+
+MeasureFn = Callable[[object, Sequence[object], Mapping[str, object]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One launch after fusion: arithmetic, bytes of the buffers it reads and writes, and the traced nodes it was made from."""
+
+    flops: int
+    moved_bytes: int
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DryLowering:
+    """What Inductor will do with a graph: its memory program, its kernels, and the traced nodes that get a buffer of their own."""
+
+    program: Program
+    kernels: tuple[Kernel, ...]
+    materialised: frozenset[str]
+    source: str
+
+
+def lower_dry(
+    module: fx.GraphModule,
+    lowerings: Lowerings,
+    *,
+    is_backward: bool,
+    num_user_outputs: int,
+    num_static: int,
+    measure: MeasureFn,
+) -> DryLowering:
+    """Lower a copy of ``module`` without compiling it; ``lowerings`` keeps the work for a real compilation of the same graph.
+
+    ``num_user_outputs``: how many leading forward outputs go to the caller; ``num_static``: leading forward inputs with fixed
+    addresses; ``measure``: peak bytes an aten kernel allocates, outputs included, from its target and fake arguments.
+    """
+    module = aot.copy_module(module)
+    output = module.graph.find_nodes(op="output")[0]
+    results = [value.name if isinstance(value, fx.Node) else "" for value in output.args[0]]
+    visible = [] if is_backward else [i for i, value in enumerate(output.args[0][:num_user_outputs]) if isinstance(value, fx.Node)]
+    output.meta["user_visible_output_idxs"] = visible
+    inductor_compile._recursive_record_user_visible_output_idxs(module)
+    inputs = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
+    static = list(range(count_tangents(module))) if is_backward else inductor_compile.get_static_input_idxs(num_static)
+    launched: list[Kernel] = []
+    found: list[KeptLowering] = []
+    settings = inductor_config.patch(force_disable_caches=True, _post_fusion_custom_pass=_collector(launched))
+    with lowering_kept(lowerings, found), settings, suppress(StoppedDry):
+        inductor_compile.compile_fx_inner(
+            module, inputs, static_input_idxs=static, is_backward=is_backward, is_inference=False
+        )
+    graph, source = found[0].graph, found[0].result.source_code
+    with V.set_graph_handler(graph):
+        program = read_program(source, _buffer_facts(graph, measure))
+    made_from = _made_from(graph)
+    program = replace(
+        program,
+        events=tuple(replace(event, name=made_from.get(event.name, event.name)) for event in program.events),
+        outputs=tuple((name, block) for name, (_, block) in zip(results, program.outputs, strict=True)),
+    )
+    return DryLowering(program, tuple(launched), frozenset(made_from.values()), source)
+
+
+def _collector(launched: list[Kernel]) -> Callable[[list[Any]], list[Any]]:
+    """A pass over the fused schedule that notes each kernel and changes nothing."""
+
+    def collect(nodes: list[Any]) -> list[Any]:
+        for node in nodes:
+            if type(node).__name__ == "NopKernelSchedulerNode":
+                continue
+            origins = tuple(
+                origin.name
+                for snode in node.get_nodes()
+                if snode.node is not None
+                for origin in sorted(snode.node.get_origins(), key=lambda n: n.name)
+            )
+            launched.append(Kernel(int(node.estimate_flops() or 0), int(node.get_read_write_buffers_sizes()), origins))
+        return nodes
+
+    return collect
+
+
+def _made_from(graph: GraphLowering) -> dict[str, str]:
+    """The traced node whose value each allocated buffer holds, by buffer name, where Inductor knows one."""
+    origins = {}
+    for name, buffer in graph.name_to_buffer.items():
+        origin = getattr(buffer, "origin_node", None)
+        if origin is not None and name not in graph.removed_buffers:
+            origins[name] = origin.name
+    return origins
+
+
+def _buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
+    """Bytes and workspaces of the buffers that aten kernels allocate, from the lowered graph."""
+    children: dict[str, int] = {}
+    for buffer in graph.name_to_buffer.values():
+        if isinstance(buffer, inductor_ir.MultiOutput):
+            parent = buffer.inputs[0].get_name()
+            children[parent] = children.get(parent, 0) + _layout_bytes(buffer)
+
+    def size_bytes(name: str) -> int:
+        buffer = graph.name_to_buffer.get(name)
+        if name in children or buffer is None:
+            return children.get(name, 0)
+        return _layout_bytes(buffer)
+
+    def scratch_bytes(name: str) -> int:
+        buffer = graph.name_to_buffer.get(name)
+        if not isinstance(buffer, inductor_ir.ExternKernel):
+            return 0
+        target = getattr(buffer, "op_overload", None)
+        made_from = [node for node in buffer.get_origins() if node.op == "call_function" and node.target is target]
+        if len(made_from) != 1:
+            return 0
+        return measure(target, *_fake_arguments(graph, made_from[0]))
+
+    symbols = {str(symbol): int(value) for symbol, value in _known_symbols(graph).items()}
+    return BufferFacts(size_bytes, symbols, scratch_bytes)
+
+
+def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:
+    """Values of the size symbols in this trace; the attribute was renamed in torch 2.12."""
+    sizes: Any = graph.sizevars
+    return cast(Mapping[object, object], sizes.backed_var_to_val if hasattr(sizes, "backed_var_to_val") else sizes.var_to_val)
+
+
+def _hint(graph: GraphLowering, size: object) -> int:
+    """A size as a number; the method was renamed in torch 2.12."""
+    sizes: Any = graph.sizevars
+    return int(sizes.optimization_hint(size) if hasattr(sizes, "optimization_hint") else sizes.size_hint(size))
+
+
+def _layout_bytes(buffer: inductor_ir.Buffer) -> int:
+    layout = buffer.get_output_spec()
+    if not isinstance(layout, (inductor_ir.FixedLayout, inductor_ir.FlexibleLayout)):
+        return 0
+    size = [_hint(V.graph, n) for n in layout.size]
+    if 0 in size:
+        return 0
+    stride = [_hint(V.graph, s) for s in layout.stride]
+    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * int(layout.dtype.itemsize)
+
+
+def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[tuple[object, ...], dict[str, object]]:
+    """The node's arguments with the strides that Inductor chose, as (shape, stride, dtype, device) tensors without data."""
+
+    def value(argument: fx.Node) -> object:
+        fake = argument.meta.get("val")
+        box = graph.env.get(argument)
+        if not isinstance(fake, torch.Tensor) or not isinstance(box, inductor_ir.TensorBox):
+            return fake
+        try:
+            stride = [_hint(graph, s) for s in box.get_stride()]
+        except (AttributeError, NotImplementedError):
+            return fake
+        return torch.empty_strided([int(n) for n in fake.shape], stride, dtype=fake.dtype, device="meta")
+
+    return (
+        tuple(fx.map_arg(node.args, value)),
+        dict(fx.map_arg(node.kwargs, value)),
+    )

@@ -1,0 +1,150 @@
+"""One graph's compilation: asks for the plan when Inductor wants its partition, keeps the record, and finds it again on a cache hit."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import fx
+
+from graphckpt import __file__ as package_file
+from graphckpt.allowance import NO_LIMIT_BYTES, allowance_for
+from graphckpt.compat import caches, eager, inductor
+from graphckpt.compat.aot import Partition
+from graphckpt.compat.takeover import Lowerings
+from graphckpt.config import Options
+from graphckpt.cost.roofline import spec_for
+from graphckpt.cost.workspace import WorkspaceMeter
+from graphckpt.describe import describe
+from graphckpt.dump import dump_planned
+from graphckpt.errors import BudgetInfeasible, PlanError, UnsupportedGraph
+from graphckpt.inductor import DryLowerer
+from graphckpt.journal import Journal
+from graphckpt.ledger import Ledger, take_ledger
+from graphckpt.pipeline import JointGraph, Planned, plan_joint, stock_only
+from graphckpt.report.record import Budget
+from graphckpt.report.store import ReportStore
+from graphckpt.units import format_bytes
+
+Compiled = Callable[..., object]
+_logger = logging.getLogger("graphckpt")
+
+
+@dataclass(slots=True)
+class Compilation:
+    """State of one compilation. ``planned`` tells whether Inductor asked for a partition: not for inference, not on a cache hit."""
+
+    module: fx.GraphModule
+    inputs: Sequence[object]
+    options: Options
+    patches: Mapping[str, object]
+    journal: Journal
+    planned: bool = False
+    key: str = ""
+    ledger: Ledger | None = None
+    lowerings: Lowerings = field(default_factory=Lowerings)
+
+    def run(self) -> Compiled:
+        """Compile, and note the record of a plan that came out of torch's compile cache."""
+        self.ledger = take_ledger(self._device())
+        self.key = self._key()
+        if self.options.inner == "eager":
+            return eager.compile_eager(self.module, self.inputs, self.partition)
+        compiled = inductor.compile_with(self.module, self.inputs, self.partition, self.key, self.patches, self.lowerings)
+        directory = caches.report_directory()
+        if not self.planned and directory is not None:
+            for record in ReportStore(directory).load(self.key):
+                again = replace(record, graph_id=self.journal.number(), notes=(*record.notes, "from the compile cache"))
+                self.journal.add(again)
+        return compiled
+
+    def partition(
+        self,
+        joint: fx.GraphModule,
+        joint_inputs: Sequence[object],
+        *,
+        num_fwd_outputs: int,
+        static_lifetime_input_indices: Sequence[int] | None = None,
+        **_: object,
+    ) -> Partition:
+        """What Inductor calls with the joint graph."""
+        self.planned = True
+        given = JointGraph(joint, joint_inputs, num_fwd_outputs, static_lifetime_input_indices)
+        try:
+            return self._plan(given)
+        except (UnsupportedGraph, PlanError) as error:
+            if self.options.on_infeasible == "error":
+                raise
+            _logger.warning("graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s", error)
+            return stock_only(given)
+
+    def _plan(self, given: JointGraph) -> Partition:
+        device = self._device()
+        meter = WorkspaceMeter(device)
+        num_static = self._num_static(given)
+        lowerer = DryLowerer(
+            device, spec_for(device.type), given.num_forward_outputs, num_static, meter, self.lowerings
+        )
+        with inductor.patched(self.patches):
+            planned = plan_joint(given, self.options, lowerer, self._budget)
+        budget = self._budget(planned.stock_step.peak.peak_bytes)
+        graph_id = self.journal.number()
+        record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, self._notes(meter))
+        if self.options.dump:
+            dump_planned(Path(self.options.dump), graph_id, planned, record)
+        if not planned.choice.fits and self.options.policy is None:
+            self._refuse(planned, budget, record.holders)
+        self.journal.add(record)
+        directory = caches.report_directory()
+        if directory is not None:
+            ReportStore(directory).save(self.key, record)
+        return planned.forward, planned.backward
+
+    def _refuse(self, planned: Planned, budget: Budget, holders: tuple[tuple[str, int], ...]) -> None:
+        """Raise, or warn that the smallest plan is over the budget; the bytes named are in the terms of the budget asked for."""
+        fixed_bytes = budget.live_bytes + budget.reserve_bytes if budget.kind == "budget" else 0
+        held = tuple(f"{format_bytes(size_bytes)}  {name}" for name, size_bytes in holders)
+        refusal = BudgetInfeasible(budget.asked_bytes, planned.choice.peak_bytes + fixed_bytes, held)
+        if self.options.on_infeasible == "error":
+            raise refusal
+        _logger.warning("graphckpt: training at the smallest peak found, over the budget: %s", refusal)
+
+    def _budget(self, unbudgeted_peak_bytes: int) -> Budget:
+        if self.options.policy is not None and self.options.budget is None and self.options.activation_budget is None:
+            return Budget("none", "default", "", 0, self._ledger.live_bytes, 0, NO_LIMIT_BYTES)
+        return allowance_for(self.options, self._ledger, unbudgeted_peak_bytes)
+
+    @property
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
+            self.ledger = take_ledger(self._device())
+        return self.ledger
+
+    def _notes(self, meter: WorkspaceMeter) -> tuple[str, ...]:
+        notes = [f"workspace of {name} unmeasured: {why}" for name, why in meter.unmeasured.items()]
+        if self.options.budget is not None or self.options.activation_budget is not None:
+            notes.append("the budget binds this graph alone")
+        return tuple(notes)
+
+    def _device(self) -> torch.device:
+        devices = [value.device for value in self.inputs if isinstance(value, torch.Tensor)]
+        return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+
+    def _num_static(self, given: JointGraph) -> int:
+        primals = given.inputs[0] if given.inputs and isinstance(given.inputs[0], (list, tuple)) else given.inputs
+        return max(0, len(primals) - len(self.inputs))
+
+    def _key(self) -> str:
+        """Everything the plan depends on: our code, the graph, the options, and what the budget leaves."""
+        digest = hashlib.sha256()
+        for path in sorted(Path(package_file).parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+        shapes = [(tuple(v.shape), str(v.dtype)) if isinstance(v, torch.Tensor) else str(v) for v in self.inputs]
+        allowance_bytes = self._budget(0).allowance_bytes
+        parts = (self.module.code, shapes, self.options, allowance_bytes, torch.__version__, torch.get_num_threads())
+        digest.update(repr(parts).encode())
+        return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""How Inductor is driven: the exact peak and the kernels of a pair of passes, before anything is compiled.
+
+What enters: forward and backward modules as a partition returns them. What leaves: the peak of a step to the byte, as far as
+Inductor's own allocations go, with the workspaces of aten kernels as measured.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from graphckpt.compat import aot
+from graphckpt.compat.dry import DryLowering, lower_dry
+from graphckpt.compat.takeover import Lowerings
+from graphckpt.cost.roofline import DeviceSpec
+from graphckpt.cost.workspace import WorkspaceMeter
+from graphckpt.ir.program import StepPeak, replay_step
+
+
+@dataclass(frozen=True, slots=True)
+class DryStep:
+    """Both passes lowered dry. ``peak`` assumes that the caller drops its outputs after forward, ``held_peak`` that it keeps them."""
+
+    forward: DryLowering
+    backward: DryLowering
+    peak: StepPeak
+    held_peak: StepPeak
+    time_us: float
+
+
+@dataclass(slots=True)
+class DryLowerer:
+    """Lowers pairs of modules dry, and counts: ``runs`` and ``seconds`` are what the user waited for."""
+
+    device: torch.device
+    spec: DeviceSpec
+    num_forward_outputs: int
+    num_static: int
+    meter: WorkspaceMeter
+    lowerings: Lowerings
+    runs: int = 0
+    seconds: float = 0.0
+
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule) -> DryStep:
+        """Lower copies of both modules, forward first: its output strides are backward's input strides."""
+        started = time.perf_counter()
+        low_forward = lower_dry(
+            forward,
+            self.lowerings,
+            is_backward=False,
+            num_user_outputs=self.num_forward_outputs,
+            num_static=self.num_static,
+            measure=self.meter.peak_bytes,
+        )
+        low_backward = lower_dry(
+            backward,
+            self.lowerings,
+            is_backward=True,
+            num_user_outputs=0,
+            num_static=0,
+            measure=self.meter.peak_bytes,
+        )
+        tangents = tangent_bytes(backward)
+        peak, held_peak = (
+            replay_step(
+                low_forward.program,
+                low_backward.program,
+                tangents=tangents,
+                saved_from=self.num_forward_outputs,
+                outputs_held=held,
+            )
+            for held in (False, True)
+        )
+        kernels = low_forward.kernels + low_backward.kernels
+        self.runs += 1
+        self.seconds += time.perf_counter() - started
+        time_us = sum(self.spec.time_us(kernel.flops, kernel.moved_bytes) for kernel in kernels)
+        return DryStep(low_forward, low_backward, peak, held_peak, time_us)
+
+
+def tangent_bytes(backward: fx.GraphModule) -> dict[str, int]:
+    """Bytes of the gradients that autograd makes before the backward module starts, by placeholder name."""
+    sizes = {}
+    for node in backward.graph.find_nodes(op="placeholder"):
+        value = aot.fake_value(node)
+        if aot.is_tangent(node) and isinstance(value, torch.Tensor):
+            sizes[node.name] = int(value.untyped_storage().nbytes())
+    return sizes

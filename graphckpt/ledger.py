@@ -1,0 +1,74 @@
+"""The ledger of the process: what is allocated on a device when a graph is compiled, and what is still to come.
+
+On CUDA the allocator knows. Elsewhere every tensor that Python can reach is counted, each storage once.
+
+Not guaranteed on the CPU: tensors that only C++ holds (autograd's saved tensors of an eager region) are not seen.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from graphckpt.compat.aot import is_fake
+
+_MARGIN_SHARE = 0.05
+_MOMENTS = {"adam": 2, "sgd": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Bytes on one device: ``live_bytes`` of tensors, ``trainable_bytes`` of parameters that get gradients, ``total_bytes`` of the
+    device, ``free_bytes`` less a margin, and whether an optimizer already has its state."""
+
+    live_bytes: int
+    trainable_bytes: int
+    total_bytes: int
+    free_bytes: int
+    optimizer_has_state: bool
+
+    def optimizer_reserve_bytes(self, optimizer: Literal["adam", "sgd"] | int) -> int:
+        """Bytes to set aside for optimizer state that does not exist yet: two moments for Adam, none for SGD, or as told."""
+        if self.optimizer_has_state:
+            return 0
+        if isinstance(optimizer, int):
+            return optimizer
+        return _MOMENTS[optimizer] * self.trainable_bytes
+
+
+def take_ledger(device: torch.device) -> Ledger:
+    """Count what is on ``device`` now."""
+    live: dict[int, int] = {}
+    trainable: dict[int, int] = {}
+    has_state = False
+    for thing in _reachable():
+        if isinstance(thing, torch.optim.Optimizer):
+            has_state = has_state or bool(thing.state)
+        elif thing.device == device and thing.layout == torch.strided:
+            storage = thing.untyped_storage()
+            live[storage.data_ptr()] = storage.nbytes()
+            if isinstance(thing, torch.nn.Parameter) and thing.requires_grad:
+                trainable[storage.data_ptr()] = storage.nbytes()
+    live_bytes = sum(live.values())
+    if device.type == "cuda":
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        cached_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        live_bytes, free_bytes = torch.cuda.memory_allocated(device), free_bytes + cached_bytes
+    else:
+        page_bytes = os.sysconf("SC_PAGE_SIZE")
+        total_bytes, free_bytes = (os.sysconf(name) * page_bytes for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    margin_bytes = int(total_bytes * _MARGIN_SHARE)
+    return Ledger(live_bytes, sum(trainable.values()), total_bytes, max(0, free_bytes - margin_bytes), has_state)
+
+
+def _reachable() -> Iterator[torch.Tensor | torch.optim.Optimizer]:
+    """Real tensors and optimizers that Python can reach. Types are asked, not instances: proxies may answer for anything."""
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if issubclass(kind, torch.optim.Optimizer) or (issubclass(kind, torch.Tensor) and not is_fake(thing)):
+            yield thing

@@ -1,0 +1,173 @@
+"""The way of one training graph, as a list of steps: joint graph in, forward and backward modules out, with a record.
+
+    prepare -> stock's cut -> lower to IR -> stock lowered dry -> frontier -> choose (dry lowerings) -> rewrite -> record
+
+Nothing here rewrites or solves; each step is a function of a lower floor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from torch import fx
+
+from graphckpt.compat import aot
+from graphckpt.config import Options
+from graphckpt.cost.roofline import DeviceSpec, recompute_times_us
+from graphckpt.inductor import DryLowerer, DryStep
+from graphckpt.ir.check import check_graph, check_plan
+from graphckpt.errors import OptionError
+from graphckpt.ir.graph import Graph, value_bytes
+from graphckpt.ir.plan import Plan
+from graphckpt.report.record import Budget
+from graphckpt.rewrite.schedule import split_by_plan
+from graphckpt.solve.frontier import Choice, Ranked, choose, last_resort, pareto, rank_plans
+from graphckpt.solve.policies import candidate_plans, named_plan, survey
+from graphckpt.trace.lower import Lowered, lower_joint
+
+_LOSS_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class JointGraph:
+    """What Inductor hands to a partitioner."""
+
+    module: fx.GraphModule
+    inputs: Sequence[object]
+    num_forward_outputs: int
+    static_inputs: Sequence[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The chosen plan as modules, with everything the record tells about the choice."""
+
+    forward: fx.GraphModule
+    backward: fx.GraphModule
+    lowered: Lowered
+    stock: Plan
+    stock_step: DryStep
+    step: DryStep
+    frontier: tuple[Ranked, ...]
+    choice: Choice
+    plan_seconds: float
+
+
+class _Candidate(NamedTuple):
+    modules: aot.Partition
+    step: DryStep
+
+
+def plan_joint(
+    joint_graph: JointGraph, options: Options, lowerer: DryLowerer, budget_for: Callable[[int], Budget]
+) -> Planned:
+    """Plan one graph.
+
+    ``budget_for(unbudgeted_peak_bytes)`` gives the limit; it may depend on what no budget would need. The plan may not fit:
+    ``choice.fits`` tells, and what to do about it is the caller's decision.
+    """
+    outputs = joint_graph.num_forward_outputs
+    # Stock's duplicates and dead code go first; the user's checkpoint regions stay if they are to be honoured.
+    joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=options.checkpoints == "replan")
+    # Stock's own cut is always a candidate.
+    modules = aot.stock_partition(joint, joint_graph.inputs, outputs, joint_graph.static_inputs)
+    started = time.perf_counter()
+    lowered = lower_joint(joint, outputs)
+    check_graph(lowered.graph)
+    stock = plan_of_modules(lowered, "stock", *modules)
+    check_plan(lowered.graph, stock)
+    plan_seconds = time.perf_counter() - started
+    # What no budget would need, and which values Inductor gives a buffer.
+    candidates = {0: _Candidate(modules, lowerer.lower(*modules))}
+    stock_step = candidates[0].step
+    allowance_bytes = budget_for(stock_step.peak.peak_bytes).allowance_bytes
+
+    if options.policy is None and stock_step.peak.peak_bytes <= allowance_bytes:
+        alone = (Ranked(stock, stock_step.peak.peak_bytes, stock_step.time_us),)
+        fits = Choice(0, stock_step.peak.peak_bytes, True, ((0, stock_step.peak.peak_bytes),))
+        return Planned(*modules, lowered, stock, stock_step, stock_step, alone, fits, plan_seconds)
+
+    # The frontier, from the model; then the budget's choice among it, by exact peaks.
+    started = time.perf_counter()
+    frontier = build_frontier(lowered, stock, stock_step, options.policy, lowerer.spec)
+    plan_seconds += time.perf_counter() - started
+
+    def exact_peak(index: int) -> int:
+        plan = frontier[index].plan
+        check_plan(lowered.graph, plan)
+        split = split_by_plan(joint, lowered, plan, outputs)
+        candidates[index] = _Candidate(split, lowerer.lower(*split))
+        return candidates[index].step.peak.peak_bytes
+
+    choice = _choose(frontier, options.policy, allowance_bytes, exact_peak, stock_step.peak.peak_bytes)
+    chosen = candidates[choice.index]
+    return Planned(*chosen.modules, lowered, stock, stock_step, chosen.step, frontier, choice, plan_seconds)
+
+
+def stock_only(joint_graph: JointGraph) -> aot.Partition:
+    """Inductor's own partition, for a graph that cannot be planned."""
+    return aot.stock_partition(
+        joint_graph.module, joint_graph.inputs, joint_graph.num_forward_outputs, joint_graph.static_inputs
+    )
+
+
+def plan_of_modules(lowered: Lowered, name: str, forward: fx.GraphModule, backward: fx.GraphModule) -> Plan:
+    """The plan that a pair of modules cut from the joint graph executes: nodes keep their names through the cut."""
+    passes = (
+        tuple(lowered.index[node.name] for node in module.graph.nodes if node.op == "call_function")
+        for module in (forward, backward)
+    )
+    return Plan(name, *passes)
+
+
+def build_frontier(
+    lowered: Lowered, stock: Plan, stock_step: DryStep, policy: str | None, spec: DeviceSpec
+) -> tuple[Ranked, ...]:
+    """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
+    materialised = materialised_ops(lowered.graph, stock, stock_step)
+    recompute_us = recompute_times_us(lowered.graph, materialised, spec)
+    situation = survey(lowered.graph, stock)
+    # The caller drops its outputs when forward returns, all but the loss: they are not part of the peak of backward.
+    held = tuple(out for out in lowered.graph.forward_outputs if value_bytes(lowered.graph, [out]) <= _LOSS_BYTES)
+    graph = replace(lowered.graph, forward_outputs=held)
+    if policy is None or policy == "smallest" or policy.startswith("index:"):
+        ranked = rank_plans(graph, candidate_plans(situation), materialised, recompute_us, stock_step.time_us)
+        return pareto(ranked)
+    plans = [stock] if policy == "stock" else [stock, named_plan(situation, policy)]
+    return rank_plans(graph, plans, materialised, recompute_us, stock_step.time_us)
+
+
+def materialised_ops(graph: Graph, stock: Plan, step: DryStep) -> tuple[bool, ...]:
+    """Which values get a buffer of their own, read from stock's dry lowering; what stock never computes is taken to get one."""
+    in_forward, in_backward = frozenset(stock.forward), frozenset(stock.backward)
+    flags = []
+    for index, op in enumerate(graph.ops):
+        if not op.fusible:
+            flags.append(True)
+        elif index in in_forward:
+            flags.append(op.name in step.forward.materialised)
+        else:
+            flags.append(index not in in_backward or op.name in step.backward.materialised)
+    return tuple(flags)
+
+
+def _choose(
+    frontier: Sequence[Ranked],
+    policy: str | None,
+    allowance_bytes: int,
+    exact_peak: Callable[[int], int],
+    stock_peak_bytes: int,
+) -> Choice:
+    """The budget's choice, or the one a policy names."""
+    if policy is None:
+        return choose(frontier, allowance_bytes, exact_peak, stock_peak_bytes)
+    if policy == "smallest":
+        return last_resort(frontier, 0, exact_peak, {0: stock_peak_bytes})
+    index = int(policy.removeprefix("index:")) if policy.startswith("index:") else len(frontier) - 1
+    if index >= len(frontier):
+        raise OptionError(f"policy {policy!r} was wanted, but the frontier of this graph has {len(frontier)} plans, from index:0 on")
+    peak_bytes = exact_peak(index) if index else stock_peak_bytes
+    return Choice(index, peak_bytes, peak_bytes <= allowance_bytes, ((index, peak_bytes),))
