@@ -15,10 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
+from graphckpt import __version__
 from graphckpt.config import render_table
 from graphckpt.report.render import ReportError, from_json, full_text
-
-_DISTRIBUTIONS = ("graphckpt", "torch", "triton")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def versions() -> str:
     """What a bug report needs to name, one a line. Read from what is installed; nothing is imported."""
-    lines = [f"{name} {_version(name)}" for name in _DISTRIBUTIONS]
-    return "\n".join([*lines, f"python {platform.python_version()}"]) + "\n"
+    others = "".join(f"{name} {_version(name)}\n" for name in ("torch", "triton"))
+    return f"graphckpt {__version__}\n{others}python {platform.python_version()}\n"
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="python -m graphckpt", description="A torch.compile backend that trains inside a memory budget.")
+    parser = _Parser(
+        prog="python -m graphckpt", description="A torch.compile backend that trains inside a memory budget."
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("options", help="print the table of options and environment variables")
     report = commands.add_parser("report", help="print a stored report as text")

@@ -14,6 +14,7 @@ from torch import fx
 
 from graphckpt.compat import aot
 from graphckpt.compat.dry import DryLowering, lower_dry
+from graphckpt.compat.fake import size_hint
 from graphckpt.compat.takeover import Lowerings
 from graphckpt.cost.roofline import DeviceSpec
 from graphckpt.cost.workspace import WorkspaceMeter
@@ -87,5 +88,5 @@ def tangent_bytes(backward: fx.GraphModule) -> dict[str, int]:
     for node in backward.graph.find_nodes(op="placeholder"):
         value = aot.fake_value(node)
         if aot.is_tangent(node) and isinstance(value, torch.Tensor):
-            sizes[node.name] = int(value.untyped_storage().nbytes())
+            sizes[node.name] = size_hint(value.untyped_storage().nbytes())
     return sizes

@@ -7,6 +7,7 @@ Inductor's random numbers a function of their seed, as its kernels make them.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
@@ -15,10 +16,11 @@ import torch
 from torch import fx
 
 from graphckpt.compat import aot, inductor
+from graphckpt.compat.takeover import Lowerings
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.policies import Situation, survey
 from graphckpt.trace.lower import Lowered, lower_joint
-from tests.models import MODELS
+from tests.rewrite.models import MODELS
 
 Tensors = tuple[torch.Tensor | None, ...]
 
@@ -45,7 +47,9 @@ class Results(NamedTuple):
 class _Captured(BaseException):
     """Ends a compilation with its joint graph; no `Exception`, so that nothing on the way wraps it."""
 
-    def __init__(self, module: fx.GraphModule, inputs: Sequence[object], num_outputs: int, static: Sequence[int]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, inputs: Sequence[object], num_outputs: int, static: Sequence[int]
+    ) -> None:
         super().__init__()
         self.module = module
         self.inputs = inputs
@@ -67,11 +71,15 @@ def raw_joint(module: Callable[..., object], *inputs: object, **patches: object)
         raise _Captured(gm, joint_inputs, num_fwd_outputs, static_lifetime_input_indices or ())
 
     def backend(gm: fx.GraphModule, example: Sequence[object]) -> Any:
-        return inductor.compile_with(gm, example, partition, "capture", {"force_disable_caches": True, **patches})
+        options = {"force_disable_caches": True, **patches}
+        return inductor.compile_with(gm, example, partition, "capture", options, Lowerings())
 
     torch.compiler.reset()
     try:
-        torch.compile(module, backend=backend)(*inputs)
+        with warnings.catch_warnings():
+            # torch's own tracer makes an instance of each `autograd.Function` it meets, of which torch warns.
+            warnings.filterwarnings("ignore", ".*should not be instantiated", DeprecationWarning)
+            torch.compile(module, backend=backend)(*inputs)
     except _Captured as captured:
         return captured
     finally:
@@ -103,9 +111,7 @@ def _steps(lowered: Lowered, module: fx.GraphModule) -> tuple[int, ...]:
 def make_inputs(joint: Joint) -> dict[str, torch.Tensor]:
     """Data for every placeholder by its name: positive numbers, and 0 or 1 for integers, which are valid indices."""
     generator = torch.Generator().manual_seed(0)
-    return {
-        node.name: _data(node.meta["val"], generator) for node in joint.module.graph.find_nodes(op="placeholder")
-    }
+    return {node.name: _data(node.meta["val"], generator) for node in joint.module.graph.find_nodes(op="placeholder")}
 
 
 def _data(fake: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

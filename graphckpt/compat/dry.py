@@ -21,6 +21,7 @@ from torch._inductor.utils import count_tangents
 from torch._inductor.virtualized import V
 
 from graphckpt.compat import aot
+from graphckpt.compat.fake import size_hint
 from graphckpt.compat.takeover import KeptLowering, Lowerings, StoppedDry, lowering_kept
 from graphckpt.compat.wrapper import BufferFacts, read_program
 from graphckpt.ir.program import Program
@@ -180,7 +181,7 @@ def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[tuple[object, 
             stride = [_hint(graph, s) for s in box.get_stride()]
         except (AttributeError, NotImplementedError):
             return fake
-        return torch.empty_strided([int(n) for n in fake.shape], stride, dtype=fake.dtype, device="meta")
+        return torch.empty_strided([size_hint(n) for n in fake.shape], stride, dtype=fake.dtype, device="meta")
 
     return (
         tuple(fx.map_arg(node.args, value)),

@@ -9,6 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
+from graphckpt.errors import UnsupportedGraph
+
 
 @contextmanager
 def real_execution() -> Iterator[None]:
@@ -18,6 +20,29 @@ def real_execution() -> Iterator[None]:
         stack.enter_context(_disable_current_modes())
         stack.enter_context(torch.no_grad())
         yield
+
+
+def size_hint(size: int | torch.SymInt) -> int:
+    """A size as it is in this trace. ``int(size)`` would tie the compiled graph to that number.
+
+    Raises:
+        UnsupportedGraph: the size depends on data, so the trace does not know it.
+    """
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    hint = size.node.hint
+    if hint is None:
+        raise UnsupportedGraph(str(size), "its size depends on data")
+    return int(hint)
+
+
+def tensor_bytes(value: torch.Tensor) -> int:
+    """Bytes that a tensor of this size and stride spans, at the sizes of this trace."""
+    size = [size_hint(n) for n in value.shape]
+    if 0 in size:
+        return 0
+    stride = [size_hint(s) for s in value.stride()]
+    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * value.dtype.itemsize
 
 
 def is_operator(target: object) -> bool:

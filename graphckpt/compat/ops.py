@@ -9,6 +9,8 @@ import torch
 from torch._inductor import inductor_prims, lowering
 from torch.utils.flop_counter import flop_registry
 
+from graphckpt.compat.fake import size_hint
+
 
 def is_view(target: object) -> bool:
     """Whether the result is a view of an argument. ``_unsafe_view`` counts: it is one, whatever its schema says."""
@@ -79,4 +81,4 @@ def flops(target: object, args: Sequence[object], kwargs: Mapping[str, object], 
     """Arithmetic of the call by torch's own formulas; 0 where it has none."""
     packet = getattr(target, "_overloadpacket", None)
     formula = flop_registry.get(packet)
-    return int(cast(Any, formula)(*args, **kwargs, out_val=result)) if formula else 0
+    return size_hint(cast(Any, formula)(*args, **kwargs, out_val=result)) if formula else 0

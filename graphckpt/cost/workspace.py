@@ -17,7 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves, tree_map
 
-from graphckpt.compat.fake import is_operator, memory_changes, profiler_is_on, real_execution
+from graphckpt.compat.fake import is_operator, memory_changes, profiler_is_on, real_execution, size_hint
 
 _NO_WORKSPACE = ("aten.mm.", "aten.addmm.", "aten.bmm.", "aten.baddbmm.")
 
@@ -46,7 +46,8 @@ class WorkspaceMeter:
             self.unmeasured[name] = "a profiler was running while the graph was compiled"
             return 0
         call = cast(Any, target)
-        with real_execution():
+        devices = [self.device] if self.device.type == "cuda" else []
+        with real_execution(), torch.random.fork_rng(devices):
             real_args, real_kwargs = tree_map(self._real, (tuple(args), dict(kwargs)))
             try:
                 return self._peak(lambda: call(*real_args, **real_kwargs))
@@ -67,8 +68,8 @@ class WorkspaceMeter:
 
     def _real(self, leaf: object) -> object:
         if not isinstance(leaf, torch.Tensor):
-            return int(leaf) if isinstance(leaf, torch.SymInt) else leaf
-        size, stride = [int(n) for n in leaf.shape], [int(s) for s in leaf.stride()]
+            return size_hint(leaf) if isinstance(leaf, torch.SymInt) else leaf
+        size, stride = [size_hint(n) for n in leaf.shape], [size_hint(s) for s in leaf.stride()]
         extent = 0 if 0 in size else sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
         if leaf.dtype.is_floating_point:
             data = torch.rand(extent, device=self.device).to(leaf.dtype)
@@ -79,5 +80,5 @@ class WorkspaceMeter:
 
 def _signature(leaf: object) -> object:
     if isinstance(leaf, torch.Tensor):
-        return (tuple(int(n) for n in leaf.shape), tuple(int(s) for s in leaf.stride()), str(leaf.dtype))
-    return str(leaf)
+        return (tuple(map(size_hint, leaf.shape)), tuple(map(size_hint, leaf.stride())), str(leaf.dtype))
+    return size_hint(leaf) if isinstance(leaf, torch.SymInt) else str(leaf)

@@ -90,10 +90,11 @@ class Graph:
         return tuple(tuple(row) for row in readers)
 
     def own_bytes(self, index: int) -> int:
-        """Bytes that computing this operation allocates: 0 for inputs and aliases."""
+        """Bytes that computing this operation allocates: 0 for inputs and aliases, and for what is written to an input."""
         if self.ops[index].kind is not OpKind.COMPUTE:
             return 0
-        return sum(self.storages[s].size_bytes for s in self.ops[index].storages)
+        held = (self.storages[s] for s in self.ops[index].storages)
+        return sum(storage.size_bytes for storage in held if not storage.external)
 
 
 def value_bytes(graph: Graph, indices: Sequence[int]) -> int:

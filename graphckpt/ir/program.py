@@ -13,7 +13,7 @@ Not modelled: fragmentation, and what the framework allocates outside both progr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 _LOSS_BYTES = 16
@@ -79,8 +79,15 @@ class _Memory:
             self.at_top = (*self.live.values(), *extra)
 
 
-def _play(memory: _Memory, program: Program, bound: Mapping[int, tuple[str, int]], owner: str) -> None:
-    """Run one program. ``bound`` maps its input blocks to blocks that are live already; one bound twice goes with its last drop."""
+def _play(
+    memory: _Memory,
+    program: Program,
+    bound: Mapping[int, tuple[str, int]],
+    owner: str,
+    held: Collection[tuple[str, int]] = (),
+) -> None:
+    """Run one program. ``bound`` maps its input blocks to blocks that are live already; one bound twice goes with its last drop,
+    one of ``held`` stays."""
     owners = Counter(bound.values())
     for event in program.events:
         key = bound.get(event.block, (owner, event.block))
@@ -90,7 +97,7 @@ def _play(memory: _Memory, program: Program, bound: Mapping[int, tuple[str, int]
             memory.add(key, event.name, event.size_bytes)
         elif owners[key] > 1:
             owners[key] -= 1
-        else:
+        elif key not in held:
             memory.drop(key)
 
 
@@ -111,6 +118,7 @@ def replay_step(
     _play(memory, forward, {}, "forward")
     forward_bytes, holders = memory.top_bytes, memory.at_top
     saved = {name: ("forward", block) for name, block in forward.outputs[saved_from:]}
+    held = {("forward", block) for _, block in forward.outputs[:saved_from]} if outputs_held else set()
     if not outputs_held:
         for key in [key for key in memory.live if key not in saved.values() and memory.live[key][1] > _LOSS_BYTES]:
             memory.drop(key)
@@ -123,7 +131,7 @@ def replay_step(
             memory.add(bound[block], name, tangents[name])
         elif name in saved:
             bound[block] = saved[name]
-    _play(memory, backward, bound, "backward")
+    _play(memory, backward, bound, "backward", held)
     if memory.top_bytes >= forward_bytes:
         holders = memory.at_top
     return StepPeak(forward_bytes, memory.top_bytes, saved_bytes, holders)

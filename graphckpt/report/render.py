@@ -135,8 +135,10 @@ def _outcome(record: Record) -> tuple[str, ...]:
     limited = record.budget.kind != "none"
     needed = format_bytes(record.unbudgeted_peak_bytes + taken)
     planned = format_bytes(record.predicted_peak_bytes + taken)
-    over_bytes = record.predicted_peak_bytes - record.budget.allowance_bytes
-    held_over_bytes = record.predicted_held_peak_bytes - record.budget.allowance_bytes
+    # The allowance is never below zero, what a budget leaves after what is taken may be.
+    room_bytes = min(record.budget.allowance_bytes, record.budget.asked_bytes - taken)
+    over_bytes = record.predicted_peak_bytes - room_bytes
+    held_over_bytes = record.predicted_held_peak_bytes - room_bytes
     warning: tuple[str, ...] = ()
     if limited and over_bytes > 0:
         warning = (f"OVER the budget by {format_bytes(over_bytes)}",)
@@ -148,7 +150,7 @@ def _outcome(record: Record) -> tuple[str, ...]:
     nothing = "nothing is recomputed beyond what Inductor does of its own accord"
     if not limited:
         return (f"needs {planned}", nothing)
-    if record.unbudgeted_peak_bytes <= record.budget.allowance_bytes:
+    if record.unbudgeted_peak_bytes <= room_bytes:
         return (f"the unbudgeted graph fits: it needs {needed}, {nothing}", *warning)
     return (f"would need {needed}", f"planned {planned}", nothing, *warning)
 
@@ -241,7 +243,7 @@ def _tensor_table(action: str, entries: Sequence[TensorEntry]) -> str:
     ]
     total = format_bytes(sum(entry.size_bytes for entry in entries))
     head = ("total", "module", "each", "dtype", "shape", "source", "tensor", "reason")
-    return _table(f"{action}: {len(entries)} tensors, {total}", head, cells, ("total", "each"))
+    return _table(f"{action} tensors: {len(entries)}, {total} in all", head, cells, ("total", "each"))
 
 
 def _folded(entries: Iterable[TensorEntry]) -> list[_Row]:
@@ -288,7 +290,7 @@ def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], right
         return f"{title}\n  none"
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     pads = [str.rjust if name in right else str.ljust for name in head]
-    drawn = ("  ".join(pad(*cell) for pad, *cell in zip(pads, line, widths, strict=True)) for line in lines)
+    drawn = ("  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)) for line in lines)
     return "\n".join([title, *(f"  {line}".rstrip() for line in drawn)])
 
 

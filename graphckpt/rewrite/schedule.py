@@ -1,7 +1,8 @@
 """The rewrite of a plan: the joint graph in the plan's order, with its copies, then split into forward and backward.
 
 What enters: the joint graph, its lowering and a checked `Plan`. What leaves: two modules in AOTAutograd's conventions whose
-nodes stand in exactly the plan's order. A recomputed node is a copy named ``<name>_again_<k>``; everything else keeps its name.
+nodes stand in exactly the plan's order. Recomputed nodes are copies named ``<name>_again``, ``<name>_again_1`` and so on; everything
+else keeps its name.
 The joint graph that came in is not touched.
 """
 
@@ -55,11 +56,10 @@ def _emit(
     read: list[fx.Node] = []
     for step in steps:
         node = lowered.nodes[step]
-        again = node in latest
-        copied = graph.node_copy(node, lambda n: latest[n])
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: latest[n])
+        name = f"{node.name}_again" if node in latest else node.name
+        copied = graph.create_node(node.op, node.target, args, kwargs, name, node.type)
         copied.meta = dict(node.meta)
-        if again:
-            copied.name = f"{node.name}_again"
         read += copied.all_input_nodes
         latest[node] = copied
     return read

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphckpt.errors import OptionError, PlanError
+from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.solve.demand import plan_from_saved
@@ -157,6 +158,7 @@ def candidate_plans(situation: Situation) -> Iterator[Plan]:
     for make in _makers(situation):
         try:
             plan = make()
+            check_plan(situation.graph, plan)
         except PlanError:
             continue
         yield plan

@@ -114,7 +114,7 @@ def cut_at(graph: Graph, order: Sequence[int], boundaries: Sequence[int]) -> Seg
     for segment, (begin, end) in enumerate(zip(starts, [*inner, len(order)], strict=True)):
         for k in range(begin, end):
             of_op[order[k]] = segment
-    return Segments(tuple(of_op), tuple(rows[begin] for begin in starts))
+    return Segments(tuple(of_op), (frozenset(), *(rows[begin] for begin in inner)))
 
 
 def layer_boundaries(graph: Graph, order: Sequence[int]) -> tuple[int, ...]:

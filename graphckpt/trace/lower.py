@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from graphckpt.compat import aot
+from graphckpt.compat.fake import size_hint, tensor_bytes
 from graphckpt.ir.graph import Graph, Op, OpKind, Origin, Phase, Storage
 from graphckpt.trace import facts
 
@@ -44,7 +45,7 @@ class _Builder:
     def allocate(self, value: object, *, external: bool) -> tuple[int, ...]:
         """A storage for each tensor of a value; -1 keeps the place of what is no tensor."""
         if isinstance(value, torch.Tensor):
-            self.storages.append(Storage(_tensor_bytes(value), external))
+            self.storages.append(Storage(tensor_bytes(value), external))
             return (len(self.storages) - 1,)
         if isinstance(value, (tuple, list)):
             return tuple(index for item in value for index in (self.allocate(item, external=external) or (-1,)))
@@ -135,7 +136,7 @@ def _origin(node: fx.Node, value: object) -> Origin:
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     if not isinstance(first, torch.Tensor):
         return Origin(_short_module(module), source, (), "")
-    shape = tuple(int(size) for size in first.shape)
+    shape = tuple(size_hint(size) for size in first.shape)
     return Origin(_short_module(module), source, shape, str(first.dtype).removeprefix("torch."))
 
 
@@ -144,11 +145,3 @@ def _short_module(path: str) -> str:
     path = re.sub(r"\._modules\['([^']+)'\]", r".\1", path)
     path = re.sub(r"\['?([^'\]]+)'?\]", r".\1", path)
     return re.sub(r"^L\.(self|fn|mod|model)\.?", "", path).replace("._orig_mod", "").strip(".")
-
-
-def _tensor_bytes(value: torch.Tensor) -> int:
-    size = [int(n) for n in value.shape]
-    if 0 in size:
-        return 0
-    stride = [int(s) for s in value.stride()]
-    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * value.dtype.itemsize

@@ -1,0 +1,1 @@
+"""Runnable examples: each trains something real and checks what it claims."""
