@@ -1,7 +1,7 @@
 """The roof: ``torch.compile(model, backend="graphckpt")``.
 
 A graph comes in, a callable goes out. Inference graphs go to Inductor as they are. Training graphs are planned when Inductor
-asks for their partition: `graphckpt.pipeline` reads as the list of steps.
+asks for their partition: `graphckpt.session.pipeline` reads as the list of steps.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import fx
 
 from graphckpt.compat import inductor
 from graphckpt.compat.versions import check_torch
-from graphckpt.compilation import Compilation, Compiled
 from graphckpt.config import resolve
-from graphckpt.journal import Journal
 from graphckpt.report.record import Record
+from graphckpt.session.compilation import Compilation, Compiled
+from graphckpt.session.journal import Journal
 
 _JOURNAL = Journal()
 

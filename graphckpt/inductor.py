@@ -7,6 +7,7 @@ Inductor's own allocations go, with the workspaces of aten kernels as measured.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ from graphckpt.ir.program import StepPeak, replay_step
 
 @dataclass(frozen=True, slots=True)
 class DryStep:
-    """Both passes lowered dry. ``peak`` assumes that the caller drops its outputs after forward, ``held_peak`` that it keeps them."""
+    """Both passes lowered dry. ``peak``: the caller drops its outputs after forward; ``held_peak``: it keeps them."""
 
     forward: DryLowering
     backward: DryLowering
@@ -39,7 +40,7 @@ class DryLowerer:
     device: torch.device
     spec: DeviceSpec
     num_forward_outputs: int
-    num_static: int
+    static_inputs: Sequence[int]
     meter: WorkspaceMeter
     lowerings: Lowerings
     runs: int = 0
@@ -53,7 +54,8 @@ class DryLowerer:
             self.lowerings,
             is_backward=False,
             num_user_outputs=self.num_forward_outputs,
-            num_static=self.num_static,
+            static_inputs=self.static_inputs,
+            input_strides={},
             measure=self.meter.peak_bytes,
         )
         low_backward = lower_dry(
@@ -61,7 +63,8 @@ class DryLowerer:
             self.lowerings,
             is_backward=True,
             num_user_outputs=0,
-            num_static=0,
+            static_inputs=(),
+            input_strides=low_forward.output_strides,
             measure=self.meter.peak_bytes,
         )
         tangents = tangent_bytes(backward)

@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "inductor": FLOOR_3,
     # Of the wing it may see the log of a trace alone.
     "report": (*(room for room in FLOOR_3 if room != "compat"), "compat.trace_log"),
+    "session": (*FLOOR_3, "rewrite", "inductor", "report"),
 }
 ROOF = ("", "backend", "__main__")
 FREE_OF_TORCH = (*GROUND, "ir", "solve")

@@ -67,11 +67,14 @@ def has_checkpoint_tags(module: fx.GraphModule) -> bool:
 
 
 def checkpoint_tag(node: fx.Node) -> str:
-    """The wish of ``torch.utils.checkpoint`` or of stock's own marks: "save", "recompute" or "" (preferences count as none)."""
+    """The wish of ``torch.utils.checkpoint`` or of stock's own marks: "save", "recompute" or "".
+
+    Plain ``checkpoint()`` only prefers recomputation since torch 2.12; it is honoured like a demand.
+    """
     policy = node.meta.get("recompute")
-    if policy == CheckpointPolicy.MUST_SAVE:
+    if policy in (CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_SAVE):
         return "save"
-    return "recompute" if policy == CheckpointPolicy.MUST_RECOMPUTE else ""
+    return "recompute" if policy in (CheckpointPolicy.MUST_RECOMPUTE, CheckpointPolicy.PREFER_RECOMPUTE) else ""
 
 
 def stock_partition(

@@ -40,11 +40,13 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class DryLowering:
-    """What Inductor will do with a graph: its memory program, its kernels, and the traced nodes that get a buffer of their own."""
+    """What Inductor will do with a graph: its memory program, its kernels, the traced nodes that get a buffer of their own, and the
+    strides it chose for the results, where they are known numbers."""
 
     program: Program
     kernels: tuple[Kernel, ...]
     materialised: frozenset[str]
+    output_strides: Mapping[str, tuple[int, ...]]
     source: str
 
 
@@ -54,22 +56,25 @@ def lower_dry(
     *,
     is_backward: bool,
     num_user_outputs: int,
-    num_static: int,
+    static_inputs: Sequence[int],
+    input_strides: Mapping[str, tuple[int, ...]],
     measure: MeasureFn,
 ) -> DryLowering:
     """Lower a copy of ``module`` without compiling it; ``lowerings`` keeps the work for a real compilation of the same graph.
 
-    ``num_user_outputs``: how many leading forward outputs go to the caller; ``num_static``: leading forward inputs with fixed
-    addresses; ``measure``: peak bytes an aten kernel allocates, outputs included, from its target and fake arguments.
+    ``num_user_outputs``: how many leading forward outputs go to the caller; ``static_inputs``: forward inputs with fixed addresses;
+    ``input_strides``: those that the forward pass gives backward's inputs; ``measure``: peak bytes an aten kernel allocates,
+    outputs included, from its target and fake arguments.
     """
     module = aot.copy_module(module)
     output = module.graph.find_nodes(op="output")[0]
-    results = [value.name if isinstance(value, fx.Node) else "" for value in output.args[0]]
-    visible = [] if is_backward else [i for i, value in enumerate(output.args[0][:num_user_outputs]) if isinstance(value, fx.Node)]
-    output.meta["user_visible_output_idxs"] = visible
+    values = list(output.args[0])
+    results = [value.name if isinstance(value, fx.Node) else "" for value in values]
+    shown = len(values) if is_backward and _shows_gradients() else 0 if is_backward else num_user_outputs
+    output.meta["user_visible_output_idxs"] = [i for i in range(shown) if isinstance(values[i], fx.Node)]
     inductor_compile._recursive_record_user_visible_output_idxs(module)
-    inputs = [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
-    static = list(range(count_tangents(module))) if is_backward else inductor_compile.get_static_input_idxs(num_static)
+    inputs = [_restrided(node, input_strides) for node in module.graph.find_nodes(op="placeholder")]
+    static = list(range(count_tangents(module))) if is_backward else list(static_inputs)
     launched: list[Kernel] = []
     found: list[KeptLowering] = []
     settings = inductor_config.patch(force_disable_caches=True, _post_fusion_custom_pass=_collector(launched))
@@ -86,7 +91,31 @@ def lower_dry(
         events=tuple(replace(event, name=made_from.get(event.name, event.name)) for event in program.events),
         outputs=tuple((name, block) for name, (_, block) in zip(results, program.outputs, strict=True)),
     )
-    return DryLowering(program, tuple(launched), frozenset(made_from.values()), source)
+    strides = _known_strides(results, found[0].result.output_strides)
+    return DryLowering(program, tuple(launched), frozenset(made_from.values()), strides, source)
+
+
+def _shows_gradients() -> bool:
+    """Whether this torch keeps the strides of gradients as eager has them; older ones did not."""
+    return bool(getattr(inductor_config, "bw_outputs_user_visible", False))
+
+
+def _restrided(node: fx.Node, strides: Mapping[str, tuple[int, ...]]) -> Any:
+    """The fake input of a placeholder, laid out as the forward pass will hand it over."""
+    value = node.meta["val"]
+    stride = strides.get(node.name)
+    if not isinstance(value, torch.Tensor) or stride is None or tuple(value.stride()) == stride:
+        return value
+    return value.as_strided(value.size(), stride)
+
+
+def _known_strides(names: Sequence[str], strides: Sequence[tuple[str, ...] | None] | None) -> dict[str, tuple[int, ...]]:
+    """Inductor's output strides (expressions as text) by result name; those with size symbols are left out."""
+    known = {}
+    for name, stride in zip(names, strides or (), strict=False):
+        if name and stride is not None and all(part.isdecimal() for part in map(str, stride)):
+            known[name] = tuple(int(part) for part in stride)
+    return known
 
 
 def _collector(launched: list[Kernel]) -> Callable[[list[Any]], list[Any]]:
@@ -120,17 +149,17 @@ def _made_from(graph: GraphLowering) -> dict[str, str]:
 
 def _buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
     """Bytes and workspaces of the buffers that aten kernels allocate, from the lowered graph."""
-    children: dict[str, int] = {}
-    for buffer in graph.name_to_buffer.values():
+    elements: dict[str, list[tuple[str, int]]] = {}
+    for name, buffer in graph.name_to_buffer.items():
         if isinstance(buffer, inductor_ir.MultiOutput):
-            parent = buffer.inputs[0].get_name()
-            children[parent] = children.get(parent, 0) + _layout_bytes(buffer)
+            parent: Any = buffer.inputs[0]
+            elements.setdefault(parent.get_name(), []).append((name, _layout_bytes(buffer)))
 
-    def size_bytes(name: str) -> int:
+    def allocated(name: str) -> tuple[tuple[str, int], ...]:
         buffer = graph.name_to_buffer.get(name)
-        if name in children or buffer is None:
-            return children.get(name, 0)
-        return _layout_bytes(buffer)
+        if name in elements or buffer is None:
+            return tuple(elements.get(name, ()))
+        return ((name, _layout_bytes(buffer)),)
 
     def scratch_bytes(name: str) -> int:
         buffer = graph.name_to_buffer.get(name)
@@ -142,8 +171,8 @@ def _buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
             return 0
         return measure(target, *_fake_arguments(graph, made_from[0]))
 
-    symbols = {str(symbol): int(value) for symbol, value in _known_symbols(graph).items()}
-    return BufferFacts(size_bytes, symbols, scratch_bytes)
+    symbols = {str(symbol): int(cast(Any, value)) for symbol, value in _known_symbols(graph).items()}
+    return BufferFacts(allocated, symbols, scratch_bytes)
 
 
 def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:
@@ -169,7 +198,7 @@ def _layout_bytes(buffer: inductor_ir.Buffer) -> int:
     return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * int(layout.dtype.itemsize)
 
 
-def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[tuple[object, ...], dict[str, object]]:
+def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[Any, Any]:
     """The node's arguments with the strides that Inductor chose, as (shape, stride, dtype, device) tensors without data."""
 
     def value(argument: fx.Node) -> object:
@@ -183,7 +212,4 @@ def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[tuple[object, 
             return fake
         return torch.empty_strided([size_hint(n) for n in fake.shape], stride, dtype=fake.dtype, device="meta")
 
-    return (
-        tuple(fx.map_arg(node.args, value)),
-        dict(fx.map_arg(node.kwargs, value)),
-    )
+    return fx.map_arg(node.args, cast(Any, value)), fx.map_arg(node.kwargs, cast(Any, value))

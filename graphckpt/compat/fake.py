@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
 
 from graphckpt.errors import UnsupportedGraph
+
+__all__ = [
+    "is_operator",
+    "memory_changes",
+    "profiler_is_on",
+    "real_execution",
+    "size_hint",
+    "tensor_bytes",
+    "tree_leaves",
+    "tree_map",
+]
 
 
 @contextmanager
@@ -57,6 +70,6 @@ def profiler_is_on() -> bool:
 
 def memory_changes(profile: torch.profiler.profile) -> list[int]:
     """The CPU allocator's changes in bytes, in the order of time, from a finished profile with ``profile_memory=True``."""
-    results = profile.profiler.kineto_results  # type: ignore[union-attr]
+    results = cast(Any, profile.profiler).kineto_results
     events = [event for event in results.events() if event.name() == "[memory]"]
     return [int(event.nbytes()) for event in sorted(events, key=lambda event: event.start_ns())]

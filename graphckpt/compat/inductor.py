@@ -20,7 +20,7 @@ from graphckpt.compat.takeover import Lowerings, compile_inner_taking_over
 PartitionFn = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 
 
-class _Partitioner(CustomPartitionerFn):  # type: ignore[misc]
+class _Partitioner(CustomPartitionerFn):
     """Hands Inductor's joint graph to ``partition``; ``key`` stands for everything the plan depends on in compile caches."""
 
     def __init__(self, partition: PartitionFn, key: str) -> None:
@@ -57,14 +57,14 @@ def compile_with(
     """
     all_patches = {**patches, "custom_partitioner_fn": _Partitioner(partition, key)}
     inner = compile_inner_taking_over(lowerings)
-    return cast(Callable[..., object], inductor_compile.compile_fx(module, inputs, inner, config_patches=all_patches))
+    return cast(Callable[..., object], inductor_compile.compile_fx(module, cast(Any, inputs), inner, config_patches=all_patches))
 
 
 def compile_plain(
     module: fx.GraphModule, inputs: Sequence[object], patches: Mapping[str, object]
 ) -> Callable[..., object]:
     """Compile ``module`` as stock Inductor does."""
-    return cast(Callable[..., object], inductor_compile.compile_fx(module, inputs, config_patches=dict(patches)))
+    return cast(Callable[..., object], inductor_compile.compile_fx(module, cast(Any, inputs), config_patches=dict(patches)))
 
 
 def mode_options(mode: str | None, dynamic: bool | None = None) -> dict[str, object]:

@@ -61,13 +61,12 @@ class Lowerings:
         self.kept.clear()
 
 
-def signature(module: fx.GraphModule, kwargs: Mapping[str, object]) -> str:
+def signature(module: fx.GraphModule, inputs: Sequence[Any], kwargs: Mapping[str, object]) -> str:
     """What a lowering depends on besides configuration: the nodes, their order, the inputs' layout, and how it is called."""
     output = module.graph.find_nodes(op="output")[0]
     parts = [str(output.args), str(output.meta.get("user_visible_output_idxs"))]
     parts += [f"{node.name} {node.op} {node.target} {node.args} {node.kwargs}" for node in module.graph.nodes]
-    for node in module.graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
+    for value in inputs:
         layout = (tuple(value.shape), value.stride(), value.dtype, value.device) if hasattr(value, "stride") else value
         parts.append(str(layout))
     parts += [str(kwargs.get(key)) for key in ("static_input_idxs", "is_backward", "is_inference", "cpp_wrapper")]
@@ -80,7 +79,7 @@ def lowering_kept(lowerings: Lowerings, found: list[KeptLowering]) -> Iterator[N
     lower = inductor_compile.fx_codegen_and_compile
 
     def keep(module: fx.GraphModule, inputs: Sequence[Any], checked: Sequence[int], **kwargs: Any) -> Any:
-        key = signature(module, kwargs)
+        key = signature(module, inputs, kwargs)
         graphs: list[GraphLowering] = []
         modules: list[_Deferred] = []
         with _loading_deferred(graphs, modules):
@@ -101,7 +100,7 @@ def compile_inner_taking_over(lowerings: Lowerings) -> Callable[..., Any]:
         lower = inductor_compile.fx_codegen_and_compile
 
         def take_over(graph: fx.GraphModule, real_inputs: Sequence[Any], checked: Sequence[int], **inner: Any) -> Any:
-            kept = lowerings.kept.pop(signature(graph, inner), None)
+            kept = lowerings.kept.pop(signature(graph, real_inputs, inner), None)
             if kept is None or not _schedule_unchanged(kept):
                 return lower(graph, real_inputs, checked, **inner)
             lowerings.taken += 1

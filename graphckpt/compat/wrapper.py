@@ -28,9 +28,10 @@ _ITEM_BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class BufferFacts:
-    """What the text does not say: bytes of a buffer by name, values of size symbols, workspace of a kernel call by buffer name."""
+    """What the text does not say. ``allocated(name)``: (buffer, bytes) of each tensor that the aten call bound to ``name`` gives:
+    itself, or the elements of its tuple. ``symbols``: values of size symbols. ``scratch_bytes(name)``: workspace of that call."""
 
-    size_bytes: Callable[[str], int]
+    allocated: Callable[[str], tuple[tuple[str, int], ...]]
     symbols: Mapping[str, int]
     scratch_bytes: Callable[[str], int]
 
@@ -42,6 +43,7 @@ class _Reader:
     facts: BufferFacts
     names: dict[str, tuple[int, ...]] = field(default_factory=dict)
     owners: dict[int, int] = field(default_factory=dict)
+    elements: dict[str, tuple[int, ...]] = field(default_factory=dict)
     external: set[int] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     symbols: dict[str, int] = field(default_factory=dict)
@@ -56,6 +58,20 @@ class _Reader:
         elif size_bytes:
             self.events.append(Event(block, size_bytes, 0, name))
         self.bind(name, (block,))
+
+    def call_result(self, name: str, tensors: tuple[tuple[str, int], ...]) -> None:
+        """The result of an aten call: a block for each tensor of it. Elements of a tuple are dropped one by one."""
+        blocks = []
+        for element, size_bytes in tensors:
+            self.fresh(element, size_bytes)
+            blocks.append(self.names[element][0])
+            if element != name:
+                self.elements[element] = self.names[element]
+        if blocks != list(self.names.get(name, ())):
+            self.bind(name, tuple(blocks))
+        for element, _ in tensors:
+            if element != name:
+                self.unbind(element)
 
     def bind(self, name: str, blocks: tuple[int, ...]) -> None:
         for block in blocks:
@@ -138,12 +154,12 @@ def _assign(name: str, value: ast.expr, reader: _Reader) -> None:
         if name.startswith(("raw_stream", "stream")) or callee.endswith((".size", ".stride")):
             return
         reader.scratch(name)
-        reader.fresh(name, reader.facts.size_bytes(name))
+        reader.call_result(name, reader.facts.allocated(name))
         return
     if isinstance(value, (ast.Name, ast.Subscript)):
         blocks = _refers_to(value, reader)[1]
         if blocks:
-            reader.bind(name, blocks)
+            reader.bind(name, reader.elements.get(name, blocks) if isinstance(value, ast.Subscript) else blocks)
             return
     symbol = _try_number(value, reader.symbols)
     if symbol is not None:

@@ -43,12 +43,9 @@ def recompute_times_us(graph: Graph, materialised: Sequence[bool], spec: DeviceS
     for index, op in enumerate(graph.ops):
         read = frozenset().union(*(roots[source] for source in op.inputs)) if op.inputs else frozenset()
         real = op.kind is OpKind.COMPUTE and materialised[index]
-        if op.kind in (OpKind.INPUT, OpKind.TANGENT) or real:
-            roots.append(frozenset(op.storages))
-        elif op.kind is OpKind.ALIAS and op.storages and all(s in read for s in op.storages):
-            roots.append(frozenset(op.storages))
-        else:
-            roots.append(read)
+        view = op.kind is OpKind.ALIAS and bool(op.storages) and read.issuperset(op.storages)
+        own = real or view or op.kind in (OpKind.INPUT, OpKind.TANGENT)
+        roots.append(frozenset(op.storages) if own else read)
         moved_bytes = sum(graph.storages[s].size_bytes for s in read | frozenset(op.storages))
         times.append(spec.time_us(op.flops, moved_bytes) if real else 0.0)
     return tuple(times)

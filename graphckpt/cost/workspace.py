@@ -15,9 +15,16 @@ from typing import Any, cast
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._pytree import tree_leaves, tree_map
 
-from graphckpt.compat.fake import is_operator, memory_changes, profiler_is_on, real_execution, size_hint
+from graphckpt.compat.fake import (
+    is_operator,
+    memory_changes,
+    profiler_is_on,
+    real_execution,
+    size_hint,
+    tree_leaves,
+    tree_map,
+)
 
 _NO_WORKSPACE = ("aten.mm.", "aten.addmm.", "aten.bmm.", "aten.baddbmm.")
 

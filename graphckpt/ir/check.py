@@ -11,6 +11,15 @@ from graphckpt.errors import PlanError
 from graphckpt.ir.graph import Graph, Op, OpKind, Phase
 from graphckpt.ir.plan import Plan
 
+# Reasons of `Op.pinned` that order operations among each other; the others (random, ties) only forbid a second computation.
+_ORDERED = {
+    "mutates its argument": "memory",
+    "reads an input that is mutated": "memory",
+    "collective": "collectives",
+    "higher-order operator": "effects",
+    "effects unknown": "effects",
+}
+
 
 def check_graph(graph: Graph) -> None:
     """Inputs come before readers, storages exist and have one owner, aliases live where inputs live, phases follow tangents.
@@ -35,17 +44,18 @@ def check_graph(graph: Graph) -> None:
 
 
 def check_plan(graph: Graph, plan: Plan) -> None:
-    """Every value is there when it is read, pinned operations run at most once and in order, all outputs are computed.
+    """Every value is there when it is read, pinned operations run at most once, those with
+    effects in order among their like, all outputs are computed.
 
     The graph itself is taken to be legal.
     """
     there = [op.kind is OpKind.INPUT for op in graph.ops]
-    last_pinned = -1
+    lanes: dict[str, int] = {}
     for index in plan.forward:
         _check_listed(graph, plan, index)
         if graph.ops[index].phase is Phase.BACKWARD:
             _refuse(graph, index, f"depends on a tangent, but plan {plan.name!r} computes it in the forward pass")
-        last_pinned = _check_step(graph, plan, index, there, last_pinned)
+        _check_step(graph, plan, index, there, lanes)
     for index in graph.forward_outputs:
         if not there[index]:
             _refuse(graph, index, f"leaves the forward pass, but plan {plan.name!r} does not compute it there")
@@ -54,7 +64,7 @@ def check_plan(graph: Graph, plan: Plan) -> None:
             there[index] = True
     for index in plan.backward:
         _check_listed(graph, plan, index)
-        last_pinned = _check_step(graph, plan, index, there, last_pinned)
+        _check_step(graph, plan, index, there, lanes)
     for index in graph.backward_outputs:
         if not there[index]:
             _refuse(graph, index, f"leaves the backward pass, but plan {plan.name!r} never computes it")
@@ -112,8 +122,8 @@ def _check_listed(graph: Graph, plan: Plan, index: int) -> None:
         _refuse(graph, index, f"is of kind {op.kind.value}, so never computed, but plan {plan.name!r} lists it")
 
 
-def _check_step(graph: Graph, plan: Plan, index: int, there: list[bool], last_pinned: int) -> int:
-    """Mark one operation as computed; return the last pinned operation so far."""
+def _check_step(graph: Graph, plan: Plan, index: int, there: list[bool], lanes: dict[str, int]) -> None:
+    """Mark one operation as computed; ``lanes`` holds the last operation of each order that must be kept."""
     op = graph.ops[index]
     for source in op.inputs:
         if not there[source]:
@@ -122,14 +132,15 @@ def _check_step(graph: Graph, plan: Plan, index: int, there: list[bool], last_pi
     if op.pinned:
         if there[index]:
             _refuse(graph, index, f"is pinned ({op.pinned}), but plan {plan.name!r} computes it twice")
-        if index < last_pinned:
-            before = f"{graph.ops[last_pinned].name!r} (%{last_pinned})"
+        lane = _ORDERED.get(op.pinned, "")
+        last = lanes.get(lane, -1)
+        if lane and index < last:
+            before = f"{graph.ops[last].name!r} (%{last})"
             _refuse(
                 graph, index, f"is pinned ({op.pinned}) and comes before {before}, but plan {plan.name!r} swaps them"
             )
-        last_pinned = index
+        lanes[lane] = index
     there[index] = True
-    return last_pinned
 
 
 def _refuse(graph: Graph, index: int, reason: str) -> NoReturn:

@@ -4,8 +4,9 @@ A `Program` is made by ``graphckpt.compat.wrapper`` from the wrapper that Induct
 backward program after one another, as autograd runs them, and gives the peak above what was allocated before the step.
 
 Rules: external inputs (parameters, buffers, the batch) are held by the caller and never charged. User outputs that backward does
-not read are dropped when forward returns, unless ``outputs_held``; those of at most 16 bytes, the loss, are always held. Tangents are allocated before the first backward step. Saved
-values are dropped where the backward program drops them, which holds for ``backward()`` without ``retain_graph``.
+not read are dropped when forward returns, unless ``outputs_held``; those of at most 16 bytes, the loss, are always held. Tangents
+are allocated before the first backward step. Saved values are dropped where the backward program drops them, which holds for
+``backward()`` without ``retain_graph``.
 
 Not modelled: fragmentation, and what the framework allocates outside both programs.
 """

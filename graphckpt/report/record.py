@@ -52,8 +52,8 @@ class Record:
     """Everything about one compiled graph.
 
     ``predicted_peak_bytes`` assumes that the caller drops the outputs it does not differentiate (``loss = model(x).loss``);
-    ``predicted_held_peak_bytes`` that it keeps them through backward. ``holders``: (tensor, bytes) alive at the peak, largest first.
-    ``gap``: share by which the plan's time may exceed the best possible one, or "no bound".
+    ``predicted_held_peak_bytes`` that it keeps them through backward. ``holders``: (tensor, bytes) alive at the peak, largest
+    first. ``gap``: share by which the plan's time may exceed the best possible one, or "no bound".
     """
 
     graph_id: int

@@ -1,14 +1,14 @@
 """The rewrite of a plan: the joint graph in the plan's order, with its copies, then split into forward and backward.
 
 What enters: the joint graph, its lowering and a checked `Plan`. What leaves: two modules in AOTAutograd's conventions whose
-nodes stand in exactly the plan's order. Recomputed nodes are copies named ``<name>_again``, ``<name>_again_1`` and so on; everything
-else keeps its name.
-The joint graph that came in is not touched.
+nodes stand in exactly the plan's order. Recomputed nodes are copies named ``<name>_again``, ``<name>_again_1`` and so on;
+everything else keeps its name. The joint graph that came in is not touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from torch import fx
 
@@ -44,7 +44,7 @@ def _schedule(
     backward_results = [latest[out] if isinstance(out, fx.Node) else out for out in results.backward]
     read += [out for out in backward_results if isinstance(out, fx.Node)]
     output = joint.graph.find_nodes(op="output")[0]
-    graph.output((*forward_results, *backward_results)).meta.update(output.meta)
+    graph.output(cast(Any, (*forward_results, *backward_results))).meta.update(output.meta)
     saved = [n for n in dict.fromkeys(read) if n in first_backward and not aot.is_tangent(n) and n.op != "get_attr"]
     return fx.GraphModule(joint, graph), saved
 

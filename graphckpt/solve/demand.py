@@ -91,12 +91,12 @@ def plan_from_saved(
 
 
 def close_saved(graph: Graph, saved: Collection[int]) -> frozenset[int]:
-    """``saved`` with what must be: values that may not be computed again, and the elements of saved tuples."""
-    closed = set(saved)
+    """``saved`` with what must be (values that may not be computed again, the elements of saved tuples), and without what the user
+    asked to recompute."""
+    closed = {index for index in saved if graph.ops[index].tag != "recompute"}
     for index, op in enumerate(graph.ops):
-        if op.kind is OpKind.COMPUTE and op.phase is Phase.FORWARD and (op.pinned or op.tag == "save"):
-            closed.add(index)
-        elif is_element(graph, index) and op.inputs[0] in closed:
+        must = op.kind is OpKind.COMPUTE and op.phase is Phase.FORWARD and (op.pinned or op.tag == "save")
+        if must or (is_element(graph, index) and op.inputs[0] in closed):
             closed.add(index)
     return frozenset(closed)
 

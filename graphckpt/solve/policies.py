@@ -11,8 +11,9 @@ These are baselines. They know nothing of a single tensor's price, and none of t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from graphckpt.errors import OptionError, PlanError
 from graphckpt.ir.check import check_plan
@@ -22,8 +23,6 @@ from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.segments import (
     Segments,
     base_of,
-    crossing_bytes,
-    crossing_values,
     cut_at,
     forward_order,
     is_element,
@@ -129,20 +128,28 @@ def attention_interior(graph: Graph) -> frozenset[int]:
     return frozenset(inside)
 
 
-def _pointwise_reach(graph: Graph, start: int, step: object, stops: set[int]) -> tuple[set[int], set[int]]:
+def _pointwise_reach(
+    graph: Graph, start: int, neighbours: Callable[[int], Sequence[int]], stops: set[int]
+) -> tuple[set[int], set[int]]:
     """Forward operations reached from ``start`` without passing a product, no smaller than it; and the products met."""
-    neighbours = step
-    seen, met, todo = {start}, set(), [start]
+    seen, met, todo = {start}, set[int](), [start]
     size = graph.own_bytes(start)
     while todo:
-        for other in neighbours(todo.pop()):  # type: ignore[operator]
+        for other in neighbours(todo.pop()):
             if other in stops:
                 met.add(other)
-            elif other not in seen and graph.ops[other].phase is Phase.FORWARD and graph.ops[other].kind is not OpKind.INPUT:
-                if graph.ops[other].kind is OpKind.ALIAS or graph.own_bytes(other) * 4 >= size:
-                    seen.add(other)
-                    todo.append(other)
+            elif other not in seen and _may_be_inside(graph, other, size):
+                seen.add(other)
+                todo.append(other)
     return seen, met
+
+
+def _may_be_inside(graph: Graph, index: int, size_bytes: int) -> bool:
+    """A forward view, or a forward value at least a quarter as large as the exponential."""
+    op = graph.ops[index]
+    if op.phase is not Phase.FORWARD or op.kind is OpKind.INPUT:
+        return False
+    return op.kind is OpKind.ALIAS or graph.own_bytes(index) * 4 >= size_bytes
 
 
 def _readable_from_outside(graph: Graph, inside: frozenset[int]) -> set[int]:
@@ -164,27 +171,17 @@ def candidate_plans(situation: Situation) -> Iterator[Plan]:
         yield plan
 
 
-def _makers(situation: Situation) -> Iterator[object]:
-    def maker(name: str, boundaries: Sequence[int], count: int | None = None) -> object:
-        segments = cut_at(situation.graph, situation.order, boundaries)
-        whole = segments.count if count is None else count
-        return lambda: checkpoint_first(situation, name, segments, whole)
-
+def _makers(situation: Situation) -> Iterator[Callable[[], Plan]]:
     yield lambda: _selective(situation)
     layers = situation.layers
     root = max(1, round(math.sqrt(len(layers))))
     for step in sorted({1, 2, 3, root, len(layers) // 2 or 1}):
         name = "full" if step == 1 else f"every_{step}"
-        boundaries = layers[::step]
-        for count in range(1, len(boundaries)):
-            yield maker(f"{name}:first_{count}", boundaries, count)
-        yield maker(name, boundaries, len(boundaries))
+        segments = cut_at(situation.graph, situation.order, layers[::step])
+        for count in range(1, segments.count - 1):
+            yield partial(checkpoint_first, situation, f"{name}:first_{count}", segments, count)
+        yield partial(checkpoint_first, situation, name, segments, segments.count - 1)
     if situation.valleys:
-        yield maker("valleys", situation.valleys, len(situation.valleys))
-        yield maker("valleys:all", situation.valleys)
-
-
-def boundary_bytes(situation: Situation) -> int:
-    """Bytes that cross the layers' boundaries in all: what `full` saves."""
-    rows = crossing_values(situation.graph, situation.order)
-    return sum(crossing_bytes(situation.graph, [rows[b] for b in situation.layers]))
+        fine = cut_at(situation.graph, situation.order, situation.valleys)
+        yield partial(checkpoint_first, situation, "valleys", fine, fine.count - 1)
+        yield partial(checkpoint_first, situation, "valleys:all", fine, fine.count)

@@ -144,11 +144,7 @@ def narrow_boundaries(graph: Graph, order: Sequence[int]) -> tuple[int, ...]:
     if not inside:
         return ()
     limit = 2 * min(inside)
-    valleys = []
-    for k in range(1, len(width)):
-        if 0 < width[k] <= limit and width[k - 1] > width[k]:
-            valleys.append(k)
-    return tuple(valleys)
+    return tuple(k for k in range(1, len(width)) if 0 < width[k] <= limit and width[k - 1] > width[k])
 
 
 def crossing_bytes(graph: Graph, rows: Sequence[frozenset[int]]) -> list[int]:

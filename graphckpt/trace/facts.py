@@ -7,6 +7,7 @@ would happen twice, gives a wrong gradient without a word.
 from __future__ import annotations
 
 import operator
+from typing import Any, cast
 
 from torch import fx
 
@@ -55,9 +56,9 @@ def is_fusible(node: fx.Node) -> bool:
 
 def count_flops(node: fx.Node) -> int:
     """Arithmetic of the call, by torch's formulas, at the sizes of this trace."""
-    args = fx.map_arg(node.args, aot.fake_value)
-    kwargs = fx.map_arg(node.kwargs, aot.fake_value)
-    return ops.flops(node.target, args, kwargs, aot.fake_value(node))
+    args = fx.map_arg(node.args, cast(Any, aot.fake_value))
+    kwargs = fx.map_arg(node.kwargs, cast(Any, aot.fake_value))
+    return ops.flops(node.target, cast(Any, args), cast(Any, kwargs), aot.fake_value(node))
 
 
 def written_inputs(node: fx.Node) -> tuple[fx.Node, ...]:

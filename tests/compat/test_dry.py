@@ -29,13 +29,25 @@ def _no_workspace(*_: object) -> int:
 
 
 def _lower_both(
-    forward: fx.GraphModule, backward: fx.GraphModule, num_outputs: int, lowerings: Lowerings
+    modules: aot.Partition, num_outputs: int, static_inputs: Sequence[int], lowerings: Lowerings
 ) -> tuple[dry.DryLowering, dry.DryLowering]:
     first = dry.lower_dry(
-        forward, lowerings, is_backward=False, num_user_outputs=num_outputs, num_static=0, measure=_no_workspace
+        modules[0],
+        lowerings,
+        is_backward=False,
+        num_user_outputs=num_outputs,
+        static_inputs=static_inputs,
+        input_strides={},
+        measure=_no_workspace,
     )
     second = dry.lower_dry(
-        backward, lowerings, is_backward=True, num_user_outputs=0, num_static=0, measure=_no_workspace
+        modules[1],
+        lowerings,
+        is_backward=True,
+        num_user_outputs=0,
+        static_inputs=(),
+        input_strides=first.output_strides,
+        measure=_no_workspace,
     )
     return first, second
 
@@ -76,7 +88,8 @@ class _Planner:
         plan = named_plan(survey(lowered.graph, stock), self.policy)
         if plan is not stock:
             modules = split_by_plan(prepared, lowered, plan, num_fwd_outputs)
-        self.lowered.append(_lower_both(*modules, num_fwd_outputs, self.lowerings))
+        static = static_lifetime_input_indices or ()
+        self.lowered.append(_lower_both(modules, num_fwd_outputs, static, self.lowerings))
         self.foretold.append(_replay(modules[1], self.lowered[-1], num_fwd_outputs))
         return modules
 
@@ -99,6 +112,7 @@ def test_the_peak_is_the_measured_one() -> None:
     model.zero_grad(set_to_none=True)
     measured_bytes = _measured_peak(step)
     torch.compiler.reset()
+    assert planner.lowerings.taken == 2, "the real compilation did not take over what was lowered dry"
     (foretold,) = planner.foretold
     assert foretold.peak_bytes > 64 * 8 * 4
     assert abs(measured_bytes - foretold.peak_bytes) <= 64

@@ -14,11 +14,16 @@ def _read(
     sizes: Mapping[str, int] | None = None,
     symbols: Mapping[str, int] | None = None,
     scratch: Mapping[str, int] | None = None,
+    elements: Mapping[str, tuple[tuple[str, int], ...]] | None = None,
 ) -> Program:
     lines = "".join(f"        {line}\n" for line in body.strip("\n").splitlines())
     source = f"import torch\nclass Runner:\n    def call(self, args):\n{lines}"
-    known, work = sizes or {}, scratch or {}
-    return read_program(source, BufferFacts(known.__getitem__, symbols or {}, lambda name: work.get(name, 0)))
+    known, work, tuples = sizes or {}, scratch or {}, elements or {}
+
+    def allocated(name: str) -> tuple[tuple[str, int], ...]:
+        return tuples[name] if name in tuples else ((name, known[name]),)
+
+    return read_program(source, BufferFacts(allocated, symbols or {}, lambda name: work.get(name, 0)))
 
 
 def _take(block: int, size_bytes: int, name: str) -> Event:
@@ -175,4 +180,4 @@ def test_what_cannot_be_read_is_refused(body: str, message: str) -> None:
 
 def test_a_text_without_a_call_is_refused() -> None:
     with pytest.raises(UnsupportedGraph, match=r"a function call\(args\) was wanted"):
-        read_program("def main(): pass", BufferFacts(len, {}, len))
+        read_program("def main(): pass", BufferFacts(lambda name: ((name, len(name)),), {}, len))

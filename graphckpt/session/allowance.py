@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 
 from graphckpt.config import Options
-from graphckpt.ledger import Ledger
 from graphckpt.report.record import Budget
+from graphckpt.session.ledger import Ledger
 from graphckpt.units import Size, format_bytes
 
 NO_LIMIT_BYTES = 2**62

@@ -7,9 +7,9 @@ from pathlib import Path
 from graphckpt.ir import text
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
-from graphckpt.pipeline import Planned
 from graphckpt.report.record import Record
 from graphckpt.report.render import full_text, to_json
+from graphckpt.session.pipeline import Planned
 
 
 def dump_graph(directory: Path, graph_id: int, graph: Graph, stock: Plan) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from graphckpt.inductor import DryStep
 from graphckpt.ir.graph import Graph, Phase, value_bytes
 from graphckpt.ir.plan import Plan, recomputed_values, saved_values
-from graphckpt.pipeline import Planned
 from graphckpt.report.record import Budget, FrontierEntry, Record, TensorEntry
+from graphckpt.session.pipeline import Planned
 
 _HOLDERS = 12
 
@@ -59,9 +59,8 @@ def tensor_entries(graph: Graph, plan: Plan, stock: Plan) -> tuple[TensorEntry, 
         reason = graph.ops[index].pinned or _why_saved(graph, index, stock_saved)
         entries.append(_entry(graph, index, "saved", reason))
     recomputed_by_stock = frozenset(recomputed_values(graph, stock))
-    for index in recomputed_values(graph, plan):
-        if index not in recomputed_by_stock:
-            entries.append(_entry(graph, index, "recomputed", "dropped by the plan, computed again before its use"))
+    again = [index for index in recomputed_values(graph, plan) if index not in recomputed_by_stock]
+    entries += [_entry(graph, index, "recomputed", "dropped by the plan, computed again before its use") for index in again]
     return tuple(entries)
 
 

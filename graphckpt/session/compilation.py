@@ -1,4 +1,4 @@
-"""One graph's compilation: asks for the plan when Inductor wants its partition, keeps the record, and finds it again on a cache hit."""
+"""One graph's compilation: plans when Inductor wants its partition, keeps the record, finds it again on a cache hit."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from graphckpt import __file__ as package_file
-from graphckpt.allowance import NO_LIMIT_BYTES, allowance_for
 from graphckpt.compat import caches, eager, inductor
 from graphckpt.compat.aot import Partition
 from graphckpt.compat.takeover import Lowerings
 from graphckpt.config import Options
 from graphckpt.cost.roofline import spec_for
 from graphckpt.cost.workspace import WorkspaceMeter
-from graphckpt.describe import describe
-from graphckpt.dump import dump_planned
 from graphckpt.errors import BudgetInfeasible, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryLowerer
-from graphckpt.journal import Journal
-from graphckpt.ledger import Ledger, take_ledger
-from graphckpt.pipeline import JointGraph, Planned, plan_joint, stock_only
 from graphckpt.report.record import Budget
 from graphckpt.report.store import ReportStore
+from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for
+from graphckpt.session.describe import describe
+from graphckpt.session.dump import dump_planned
+from graphckpt.session.journal import Journal
+from graphckpt.session.ledger import Ledger, take_ledger
+from graphckpt.session.pipeline import JointGraph, Planned, plan_joint, stock_only
 from graphckpt.units import format_bytes
 
 Compiled = Callable[..., object]
@@ -85,9 +84,9 @@ class Compilation:
     def _plan(self, given: JointGraph) -> Partition:
         device = self._device()
         meter = WorkspaceMeter(device)
-        num_static = self._num_static(given)
+        static = given.static_inputs if given.static_inputs is not None else range(self._num_static(given))
         lowerer = DryLowerer(
-            device, spec_for(device.type), given.num_forward_outputs, num_static, meter, self.lowerings
+            device, spec_for(device.type), given.num_forward_outputs, static, meter, self.lowerings
         )
         with inductor.patched(self.patches):
             planned = plan_joint(given, self.options, lowerer, self._budget)
@@ -101,7 +100,7 @@ class Compilation:
         self.journal.add(record)
         directory = caches.report_directory()
         if directory is not None:
-            ReportStore(directory).save(self.key, record)
+            ReportStore(directory).save(self.key, replace(record, graph_id=0))
         return planned.forward, planned.backward
 
     def _refuse(self, planned: Planned, budget: Budget, holders: tuple[tuple[str, int], ...]) -> None:
@@ -141,7 +140,7 @@ class Compilation:
     def _key(self) -> str:
         """Everything the plan depends on: our code, the graph, the options, and what the budget leaves."""
         digest = hashlib.sha256()
-        for path in sorted(Path(package_file).parent.rglob("*.py")):
+        for path in sorted(Path(__file__).parents[1].rglob("*.py")):
             digest.update(path.read_bytes())
         shapes = [(tuple(v.shape), str(v.dtype)) if isinstance(v, torch.Tensor) else str(v) for v in self.inputs]
         allowance_bytes = self._budget(0).allowance_bytes

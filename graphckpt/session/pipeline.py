@@ -17,13 +17,14 @@ from torch import fx
 from graphckpt.compat import aot
 from graphckpt.config import Options
 from graphckpt.cost.roofline import DeviceSpec, recompute_times_us
+from graphckpt.errors import OptionError, PlanError
 from graphckpt.inductor import DryLowerer, DryStep
 from graphckpt.ir.check import check_graph, check_plan
-from graphckpt.errors import OptionError
-from graphckpt.ir.graph import Graph, value_bytes
-from graphckpt.ir.plan import Plan
+from graphckpt.ir.graph import Graph, Phase, value_bytes
+from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
+from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.frontier import Choice, Ranked, choose, last_resort, pareto, rank_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
 from graphckpt.trace.lower import Lowered, lower_joint
@@ -78,7 +79,11 @@ def plan_joint(
     lowered = lower_joint(joint, outputs)
     check_graph(lowered.graph)
     stock = plan_of_modules(lowered, "stock", *modules)
-    check_plan(lowered.graph, stock)
+    if not is_legal(lowered.graph, stock):
+        # Stock may read a buffer in backward that was overwritten since; save what may not be computed again, keep the rest.
+        stock = repaired(lowered.graph, stock)
+        check_plan(lowered.graph, stock)
+        modules = split_by_plan(joint, lowered, stock, outputs)
     plan_seconds = time.perf_counter() - started
     # What no budget would need, and which values Inductor gives a buffer.
     candidates = {0: _Candidate(modules, lowerer.lower(*modules))}
@@ -112,6 +117,21 @@ def stock_only(joint_graph: JointGraph) -> aot.Partition:
     return aot.stock_partition(
         joint_graph.module, joint_graph.inputs, joint_graph.num_forward_outputs, joint_graph.static_inputs
     )
+
+
+def is_legal(graph: Graph, plan: Plan) -> bool:
+    """Whether the checker accepts a plan."""
+    try:
+        check_plan(graph, plan)
+    except PlanError:
+        return False
+    return True
+
+
+def repaired(graph: Graph, plan: Plan) -> Plan:
+    """A legal plan that saves what ``plan`` saves and whatever may not be computed again."""
+    backward = [index for index in plan.backward if graph.ops[index].phase is Phase.BACKWARD]
+    return plan_from_saved(graph, plan.name, saved_values(graph, plan), [0] * len(graph.ops), backward)
 
 
 def plan_of_modules(lowered: Lowered, name: str, forward: fx.GraphModule, backward: fx.GraphModule) -> Plan:
@@ -168,6 +188,7 @@ def _choose(
         return last_resort(frontier, 0, exact_peak, {0: stock_peak_bytes})
     index = int(policy.removeprefix("index:")) if policy.startswith("index:") else len(frontier) - 1
     if index >= len(frontier):
-        raise OptionError(f"policy {policy!r} was wanted, but the frontier of this graph has {len(frontier)} plans, from index:0 on")
+        count = len(frontier)
+        raise OptionError(f"policy {policy!r} was wanted, but the frontier of this graph has {count} plans, from index:0 on")
     peak_bytes = exact_peak(index) if index else stock_peak_bytes
     return Choice(index, peak_bytes, peak_bytes <= allowance_bytes, ((index, peak_bytes),))
