@@ -72,7 +72,7 @@ def checkpoint_tag(node: fx.Node) -> str:
     Plain ``checkpoint()`` only prefers recomputation since torch 2.12; it is honoured like a demand.
     """
     policy = node.meta.get("recompute")
-    if policy in (CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_SAVE):
+    if policy == CheckpointPolicy.MUST_SAVE:
         return "save"
     return "recompute" if policy in (CheckpointPolicy.MUST_RECOMPUTE, CheckpointPolicy.PREFER_RECOMPUTE) else ""
 

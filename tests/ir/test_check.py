@@ -90,8 +90,8 @@ def test_pinned_operations_keep_their_order() -> None:
     graph = parse("""
         s0 8B external
         %0 = input x() @fwd s0
-        %1 first = compute copy_(%0) @fwd s0 pinned="mutation"
-        %2 second = compute copy_(%0) @fwd s0 pinned="mutation"
+        %1 first = compute copy_(%0) @fwd s0 pinned="mutates its argument"
+        %2 second = compute copy_(%0) @fwd s0 pinned="mutates its argument"
         forward_outputs
         backward_outputs
     """)
