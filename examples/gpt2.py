@@ -88,7 +88,7 @@ def draw_batch(text: bytes, step: int) -> Batch:
 
 def build_model(layers: int) -> Any:
     """A GPT-2 over bytes with the same random weights each time."""
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(transformers.logging.ERROR)
     torch.manual_seed(0)
     # The config classes do not declare all they take.
     undeclared: dict[str, Any] = {"attn_implementation": "eager", "use_cache": False}
@@ -188,5 +188,7 @@ def only_record() -> Record:
     """The record of the one graph that the model is."""
     records = graphckpt.reports()
     if len(records) != 1:
-        raise RuntimeError(f"wanted the model as one training graph, got {len(records)}: no record speaks for the whole step")
+        raise RuntimeError(
+            f"wanted the model as one training graph, got {len(records)}: no record speaks for the whole step"
+        )
     return records[0]

@@ -151,7 +151,9 @@ def render(setting: Setting, found: Survey, rows: Sequence[Row]) -> str:
     lines = [head, *(_cells(row, found) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     table = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
         for line in lines
     ]
     table.insert(1, "-" * len(table[0]))
@@ -207,7 +209,9 @@ def _at_least(least: int) -> Callable[[str], int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all rows and print the table, or with --row one row as JSON. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.train_gpt2", description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=_at_least(MEASURED_STEP + 2), default=12, help="training steps a row (default: 12)")
+    parser.add_argument(
+        "--steps", type=_at_least(MEASURED_STEP + 2), default=12, help="training steps a row (default: 12)"
+    )
     parser.add_argument("--layers", type=_at_least(1), default=4, help="layers of the GPT-2 (default: 4)")
     parser.add_argument("--row", type=Way, choices=list(Way), help="run this row alone and print its figures as JSON")
     parser.add_argument("--budget-bytes", type=_at_least(1), help="activation budget of --row graphckpt")

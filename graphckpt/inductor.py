@@ -67,22 +67,26 @@ class DryLowerer:
             input_strides=low_forward.output_strides,
             measure=self.meter.peak_bytes,
         )
-        tangents = tangent_bytes(backward)
-        peak, held_peak = (
-            replay_step(
-                low_forward.program,
-                low_backward.program,
-                tangents=tangents,
-                saved_from=self.num_forward_outputs,
-                outputs_held=held,
-            )
-            for held in (False, True)
-        )
-        kernels = low_forward.kernels + low_backward.kernels
+        step = step_of(low_forward, low_backward, backward, self.num_forward_outputs, self.spec)
         self.runs += 1
         self.seconds += time.perf_counter() - started
-        time_us = sum(self.spec.time_us(kernel.flops, kernel.moved_bytes) for kernel in kernels)
-        return DryStep(low_forward, low_backward, peak, held_peak, time_us)
+        return step
+
+
+def step_of(
+    low_forward: DryLowering, low_backward: DryLowering, backward: fx.GraphModule, num_outputs: int, spec: DeviceSpec
+) -> DryStep:
+    """Both passes played after one another."""
+    tangents = tangent_bytes(backward)
+    peak, held_peak = (
+        replay_step(
+            low_forward.program, low_backward.program, tangents=tangents, saved_from=num_outputs, outputs_held=held
+        )
+        for held in (False, True)
+    )
+    kernels = low_forward.kernels + low_backward.kernels
+    time_us = sum(spec.time_us(kernel.flops, kernel.moved_bytes) for kernel in kernels)
+    return DryStep(low_forward, low_backward, peak, held_peak, time_us)
 
 
 def tangent_bytes(backward: fx.GraphModule) -> dict[str, int]:

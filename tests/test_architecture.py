@@ -29,9 +29,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "kernels": GROUND,
     "rewrite": (*FLOOR_3, "kernels"),
     "inductor": FLOOR_3,
+    "eager": (*FLOOR_3, "inductor"),
     # Of the wing it may see the log of a trace alone.
     "report": (*(room for room in FLOOR_3 if room != "compat"), "compat.trace_log"),
-    "session": (*FLOOR_3, "rewrite", "inductor", "report"),
+    "session": (*FLOOR_3, "rewrite", "inductor", "eager", "report"),
 }
 ROOF = ("", "backend", "__main__")
 FREE_OF_TORCH = (*GROUND, "ir", "solve")

@@ -7,16 +7,12 @@ from typing import cast
 
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd
-from torch._functorch.aot_autograd import make_boxed_func
+from torch._dynamo.backends.debugging import boxed_nop
 
 
 def compile_eager(
     module: fx.GraphModule, inputs: Sequence[object], partition: Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 ) -> Callable[..., object]:
-    """Trace ``module``, split it by ``partition``, and run both halves node by node."""
-
-    def run_as_is(graph_module: fx.GraphModule, _: Sequence[object]) -> Callable[..., object]:
-        return cast(Callable[..., object], make_boxed_func(graph_module.forward))
-
-    compiler = aot_autograd(fw_compiler=run_as_is, bw_compiler=run_as_is, partition_fn=partition)
+    """Trace ``module``, split it by ``partition``, and run both halves node by node, dropping each value after its last reader."""
+    compiler = aot_autograd(fw_compiler=boxed_nop, bw_compiler=boxed_nop, partition_fn=partition)
     return cast(Callable[..., object], compiler(module, inputs))

@@ -12,21 +12,23 @@ import torch
 from torch import fx
 
 from graphckpt.compat import caches, eager, inductor
-from graphckpt.compat.aot import Partition
+from graphckpt.compat.aot import Partition, copy_module, has_checkpoint_tags
 from graphckpt.compat.takeover import Lowerings
 from graphckpt.config import Options
 from graphckpt.cost.roofline import spec_for
 from graphckpt.cost.workspace import WorkspaceMeter
+from graphckpt.eager import EagerLowerer
 from graphckpt.errors import BudgetInfeasible, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryLowerer
-from graphckpt.report.record import Budget
+from graphckpt.report.record import Budget, Record
 from graphckpt.report.store import ReportStore
 from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for
 from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
-from graphckpt.session.pipeline import JointGraph, Planned, plan_joint, stock_only
+from graphckpt.session.pipeline import JointGraph, Lowerer, Planned, plan_joint, stock_only
+from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 
 Compiled = Callable[..., object]
@@ -45,15 +47,23 @@ class Compilation:
     planned: bool = False
     key: str = ""
     ledger: Ledger | None = None
+    record: Record | None = None
     lowerings: Lowerings = field(default_factory=Lowerings)
 
     def run(self) -> Compiled:
         """Compile, and note the record of a plan that came out of torch's compile cache."""
         self.ledger = take_ledger(self._device())
         self.key = self._key()
+        if not self.options.verify:
+            return self._compile()
+        reference = inductor.compile_plain(copy_module(self.module), self.inputs, self.patches)
+        return Verified(self._compile(), reference, lambda: self.record)
+
+    def _compile(self) -> Compiled:
         if self.options.inner == "eager":
             return eager.compile_eager(self.module, self.inputs, self.partition)
         compiled = inductor.compile_with(self.module, self.inputs, self.partition, self.key, self.patches, self.lowerings)
+        self.lowerings.forget()
         directory = caches.report_directory()
         if not self.planned and directory is not None:
             for record in ReportStore(directory).load(self.key):
@@ -85,18 +95,21 @@ class Compilation:
         device = self._device()
         meter = WorkspaceMeter(device)
         static = given.static_inputs if given.static_inputs is not None else range(self._num_static(given))
-        lowerer = DryLowerer(
-            device, spec_for(device.type), given.num_forward_outputs, static, meter, self.lowerings
-        )
+        spec = spec_for(device.type)
+        lowerer: Lowerer = DryLowerer(device, spec, given.num_forward_outputs, static, meter, self.lowerings)
+        if self.options.inner == "eager":
+            lowerer = EagerLowerer(spec, given.num_forward_outputs)
         with inductor.patched(self.patches):
             planned = plan_joint(given, self.options, lowerer, self._budget)
         budget = self._budget(planned.stock_step.peak.peak_bytes)
         graph_id = self.journal.number()
-        record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, self._notes(meter))
+        notes = self._notes(meter, has_checkpoint_tags(given.module))
+        record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
         if self.options.dump:
             dump_planned(Path(self.options.dump), graph_id, planned, record)
         if not planned.choice.fits and self.options.policy is None:
             self._refuse(planned, budget, record.holders)
+        self.record = record
         self.journal.add(record)
         directory = caches.report_directory()
         if directory is not None:
@@ -123,10 +136,13 @@ class Compilation:
             self.ledger = take_ledger(self._device())
         return self.ledger
 
-    def _notes(self, meter: WorkspaceMeter) -> tuple[str, ...]:
+    def _notes(self, meter: WorkspaceMeter, has_regions: bool) -> tuple[str, ...]:
         notes = [f"workspace of {name} unmeasured: {why}" for name, why in meter.unmeasured.items()]
         if self.options.budget is not None or self.options.activation_budget is not None:
             notes.append("the budget binds this graph alone")
+        if has_regions:
+            done = "planned anew" if self.options.checkpoints == "replan" else "honoured"
+            notes.append(f"regions of torch.utils.checkpoint are {done}")
         return tuple(notes)
 
     def _device(self) -> torch.device:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import fx
 
@@ -18,7 +18,7 @@ from graphckpt.compat import aot
 from graphckpt.config import Options
 from graphckpt.cost.roofline import DeviceSpec, recompute_times_us
 from graphckpt.errors import OptionError, PlanError
-from graphckpt.inductor import DryLowerer, DryStep
+from graphckpt.inductor import DryStep
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.graph import Graph, Phase, value_bytes
 from graphckpt.ir.plan import Plan, saved_values
@@ -57,13 +57,27 @@ class Planned:
     plan_seconds: float
 
 
+class Lowerer(Protocol):
+    """What tells the exact peak of a pair of modules: Inductor's dry lowering, or node-by-node execution."""
+
+    runs: int
+    seconds: float
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """The device that modelled times are for."""
+
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule) -> DryStep:
+        """The step that executes both modules."""
+
+
 class _Candidate(NamedTuple):
     modules: aot.Partition
     step: DryStep
 
 
 def plan_joint(
-    joint_graph: JointGraph, options: Options, lowerer: DryLowerer, budget_for: Callable[[int], Budget]
+    joint_graph: JointGraph, options: Options, lowerer: Lowerer, budget_for: Callable[[int], Budget]
 ) -> Planned:
     """Plan one graph.
 

@@ -35,8 +35,10 @@ def test_the_table_has_a_row_a_way_and_one_width() -> None:
     table = lines[rule - 1 : rule + 1 + len(ROWS)]
     assert len({len(line) for line in table}) == 1
     assert table[0].split("  ")[-1] == "loss at step 8"
-    assert table[3].split() == ["torch.compile", *["100.0", "MB", "—", "900", "us", "(+0.0", "%)", "250", "ms", "3.50000"]]
-    assert table[5].split() == [*["graphckpt,", "budget", "40.0", "MB"], *["39.0", "MB", "39.0", "MB", "1080", "us", "(+20.0", "%)", "300", "ms", "3.50000"]]
+    assert " ".join(table[3].split()) == "torch.compile 100.0 MB — 900 us (+0.0 %) 250 ms 3.50000"
+    assert " ".join(table[5].split()).removeprefix("graphckpt, budget 40.0 MB ") == (
+        "39.0 MB 39.0 MB 1080 us (+20.0 %) 300 ms 3.50000"
+    )
 
 
 def test_the_table_ends_with_what_it_shows() -> None:
