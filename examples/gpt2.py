@@ -88,7 +88,7 @@ def draw_batch(text: bytes, step: int) -> Batch:
 
 def build_model(layers: int) -> Any:
     """A GPT-2 over bytes with the same random weights each time."""
-    transformers.logging.set_verbosity(transformers.logging.ERROR)
+    transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
     # The config classes do not declare all they take.
     undeclared: dict[str, Any] = {"attn_implementation": "eager", "use_cache": False}

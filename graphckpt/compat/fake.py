@@ -19,6 +19,7 @@ __all__ = [
     "profiler_is_on",
     "real_execution",
     "size_hint",
+    "storage_on",
     "tensor_bytes",
     "tree_leaves",
     "tree_map",
@@ -56,6 +57,19 @@ def tensor_bytes(value: torch.Tensor) -> int:
         return 0
     stride = [size_hint(s) for s in value.stride()]
     return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * value.dtype.itemsize
+
+
+def storage_on(tensor: torch.Tensor, device: torch.device) -> tuple[int, int] | None:
+    """Address and bytes of a tensor's storage, ``None`` if it has none on ``device``: it lies elsewhere, wraps other tensors, is
+    not strided, or is not initialised yet. What a subclass of tensors answers for itself is not asked."""
+    with torch._C.DisableTorchFunctionSubclass():
+        if tensor.device != device or tensor.layout != torch.strided:
+            return None
+        try:
+            storage = tensor.untyped_storage()
+            return storage.data_ptr(), storage.nbytes()
+        except RuntimeError:
+            return None
 
 
 def is_operator(target: object) -> bool:

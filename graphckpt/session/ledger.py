@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from graphckpt.compat.aot import is_fake
+from graphckpt.compat.fake import storage_on
 
 _MARGIN_SHARE = 0.05
 _MOMENTS = {"adam": 2, "sgd": 0}
@@ -49,11 +50,11 @@ def take_ledger(device: torch.device) -> Ledger:
     for thing in _reachable():
         if isinstance(thing, torch.optim.Optimizer):
             has_state = has_state or bool(thing.state)
-        elif thing.device == device and thing.layout == torch.strided:
-            storage = thing.untyped_storage()
-            live[storage.data_ptr()] = storage.nbytes()
+        elif (storage := storage_on(thing, device)) is not None:
+            address, size_bytes = storage
+            live[address] = size_bytes
             if isinstance(thing, torch.nn.Parameter) and thing.requires_grad:
-                trainable[storage.data_ptr()] = storage.nbytes()
+                trainable[address] = size_bytes
     live_bytes = sum(live.values())
     if device.type == "cuda":
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)

@@ -1,0 +1,169 @@
+"""The frontier of hand-made figures, and the choice that a budget makes among it.
+
+    time    -->  stock  p1   p2   p3   p4
+    peak         100    80   60   40   20     (the model's estimates; an exact peak is looked up, and counted)
+"""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphckpt.ir.plan import Plan
+from graphckpt.solve.frontier import Choice, Ranked, choose, last_resort, pareto, rank_plans
+from tests.solve.chains import chain
+
+LAST_RESORTS = 3
+
+
+def _frontier(*peaks: int) -> tuple[Ranked, ...]:
+    return tuple(Ranked(Plan(f"p{i}", (), ()), peak, 10.0 + i) for i, peak in enumerate(peaks))
+
+
+FIVE = _frontier(100, 80, 60, 40, 20)
+
+
+class _Exact:
+    """Exact peaks by index; notes which were asked for."""
+
+    def __init__(self, peaks: Sequence[int]) -> None:
+        self.peaks = peaks
+        self.asked: list[int] = []
+
+    def __call__(self, index: int) -> int:
+        self.asked.append(index)
+        return self.peaks[index]
+
+
+def _choose(allowance_bytes: int, *exact: int) -> tuple[Choice, list[int]]:
+    peaks = _Exact(exact)
+    return choose(FIVE, allowance_bytes, peaks, exact[0]), peaks.asked
+
+
+def test_pareto_keeps_what_no_faster_plan_beats() -> None:
+    """Slower and larger (b), slower and equal (d), faster than stock (e): all out; two of one time: the smaller stays."""
+    figures = {"stock": (100, 10.0), "a": (80, 11.0), "b": (90, 12.0), "c": (50, 13.0), "c2": (40, 13.0)}
+    figures |= {"d": (40, 14.0), "e": (30, 9.0), "f": (20, 10.0)}
+    ranked = [Ranked(Plan(name, (), ()), peak, time) for name, (peak, time) in figures.items()]
+    assert [entry.plan.name for entry in pareto(ranked)] == ["stock", "f"]
+    assert [entry.plan.name for entry in pareto(ranked[:-1])] == ["stock", "a", "c2"]
+    assert pareto(ranked[:1]) == tuple(ranked[:1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.floats(0, 100)), min_size=1, max_size=30))
+def test_pareto_is_monotone(figures: list[tuple[int, float]]) -> None:
+    """Stock first whatever it costs; then time goes up and peak goes down, and what was left out is beaten by something kept."""
+    ranked = [Ranked(Plan(str(i), (), ()), peak, time) for i, (peak, time) in enumerate(figures)]
+    kept = pareto(ranked)
+    assert kept[0] == ranked[0]
+    for fast, slow in zip(kept, kept[1:], strict=False):
+        assert fast.time_us <= slow.time_us
+        assert fast.estimated_peak_bytes > slow.estimated_peak_bytes
+    for entry in ranked:
+        beaten = (k.time_us <= entry.time_us and k.estimated_peak_bytes <= entry.estimated_peak_bytes for k in kept)
+        assert entry.time_us < ranked[0].time_us or any(beaten)
+
+
+def test_rank_plans_prices_what_is_recomputed_beyond_stock() -> None:
+    """x -> h0 -> a0 -> h1 -> a1; h0 again costs 7, the mask that stock itself repeats costs nothing more."""
+    case = chain(2)
+    mask, h0 = case.number["mask"], case.number["h0"]
+    stock = Plan("stock", case.keep.forward, (mask, *case.keep.backward))
+    again = Plan("again", case.keep.forward, (mask, h0, *case.keep.backward))
+    prices = [0.0] * len(case.graph.ops)
+    prices[mask], prices[h0] = 3.0, 7.0
+    materialised = [True] * len(case.graph.ops)
+    ranked = rank_plans(case.graph, [stock, again, case.keep], materialised, prices, 50.0)
+    assert [entry.time_us for entry in ranked] == [50.0, 57.0, 47.0]
+    assert [entry.plan for entry in ranked] == [stock, again, case.keep]
+    assert all(entry.estimated_peak_bytes > 0 for entry in ranked)
+
+
+def test_stock_that_fits_is_taken_unseen() -> None:
+    assert _choose(100, 100, 0, 0, 0, 0) == (Choice(0, 100, True, ((0, 100),)), [])
+
+
+def test_the_first_that_fits_is_lowered_alone() -> None:
+    """60 bytes: p2 is estimated to fit exactly, and does."""
+    assert _choose(60, 100, 80, 60, 40, 20) == (Choice(2, 60, True, ((0, 100), (2, 60))), [2])
+
+
+def test_an_exact_peak_above_the_estimate_goes_on_to_a_smaller_plan() -> None:
+    """p2 needs 61 of 60 bytes: p3 is next."""
+    choice, asked = _choose(60, 100, 80, 61, 40, 20)
+    assert (choice.index, choice.fits, asked) == (3, True, [2, 3])
+    assert choice.looked_at == ((0, 100), (2, 61), (3, 40))
+
+
+def test_stocks_error_corrects_the_estimates() -> None:
+    """Stock needs twice its estimate, so p2 (60) is taken for 120 and passed over; p3 for 80, which fits."""
+    choice, asked = _choose(80, 200, 160, 120, 80, 40)
+    assert (choice.index, asked) == (3, [3])
+
+
+def test_the_correction_grows_with_what_is_seen() -> None:
+    """p2 needs twice its estimate of 60: p3 would need 80 of 60 bytes and is passed over, p4 fits."""
+    choice, asked = _choose(60, 100, 160, 120, 80, 40)
+    assert (choice.index, choice.fits, asked) == (4, True, [2, 4])
+
+
+def test_estimates_that_rule_everything_out_are_not_believed() -> None:
+    """Stock is 10 times its estimate, the others are as estimated: the smallest of all are lowered before giving up."""
+    choice, asked = _choose(45, 1000, 80, 60, 40, 50)
+    assert (choice.index, choice.fits, asked) == (3, True, [4, 3])
+
+
+def test_nothing_fits() -> None:
+    """The smallest that was looked at comes back, here not the last one; of equals the faster."""
+    choice, asked = _choose(10, 100, 80, 31, 30, 30)
+    assert asked == [4, 3, 2]
+    assert (choice.index, choice.peak_bytes, choice.fits) == (3, 30, False)
+    assert dict(choice.looked_at) == {0: 100, 4: 30, 3: 30, 2: 31}
+
+
+@pytest.mark.parametrize("peaks", [(100,), (100, 50), (100, 50, 25)])
+def test_a_short_frontier_is_looked_through(peaks: tuple[int, ...]) -> None:
+    exact = _Exact(peaks)
+    choice = choose(_frontier(*peaks), 1, exact, peaks[0])
+    assert (choice.index, choice.fits) == (len(peaks) - 1, False)
+    assert exact.asked == list(range(len(peaks) - 1, 0, -1))
+
+
+def test_the_last_resort_does_not_look_twice() -> None:
+    exact = _Exact((100, 80, 60, 40, 20))
+    choice = last_resort(FIVE, 30, exact, {0: 100, 4: 35})
+    assert (choice.index, choice.peak_bytes, choice.fits, exact.asked) == (4, 35, False, [3, 2])
+
+
+PEAKS = st.lists(st.integers(1, 10**6), min_size=1, max_size=20, unique=True).map(lambda p: sorted(p, reverse=True))
+
+
+@settings(deadline=None)
+@given(PEAKS, st.integers(1, 4), st.lists(st.integers(0, 5 * 10**6), min_size=2, max_size=8).map(sorted))
+def test_less_budget_never_gives_a_faster_plan(estimates: list[int], factor: int, allowances: list[int]) -> None:
+    """Exact peaks are estimates times a factor: the index falls as the budget grows, and one plan is lowered, or the last few."""
+    frontier, exact = _frontier(*estimates), [factor * peak for peak in estimates]
+    indices = []
+    for allowance_bytes in allowances:
+        peaks = _Exact(exact)
+        choice = choose(frontier, allowance_bytes, peaks, exact[0])
+        assert choice.fits == (exact[-1] <= allowance_bytes)
+        assert len(peaks.asked) <= (1 if choice.fits else LAST_RESORTS)
+        indices.append(choice.index)
+    assert indices == sorted(indices, reverse=True)
+
+
+@settings(deadline=None)
+@given(PEAKS, st.data(), st.integers(0, 2 * 10**6))
+def test_whatever_the_exact_peaks_are(estimates: list[int], data: st.DataObject, allowance_bytes: int) -> None:
+    """No plan is lowered twice; what fits is said to fit; what does not is the smallest of all that were lowered."""
+    peaks = _Exact(data.draw(st.lists(st.integers(1, 2 * 10**6), min_size=len(estimates), max_size=len(estimates))))
+    ask: Callable[[int], int] = peaks
+    choice = choose(_frontier(*estimates), allowance_bytes, ask, peaks.peaks[0])
+    assert len(set(peaks.asked)) == len(peaks.asked) < len(estimates)
+    assert 0 not in peaks.asked
+    assert dict(choice.looked_at) == {index: peaks.peaks[index] for index in (0, *peaks.asked)}
+    assert choice.peak_bytes == peaks.peaks[choice.index]
+    assert choice.fits == (choice.peak_bytes <= allowance_bytes)
+    assert choice.fits or choice.peak_bytes == min(dict(choice.looked_at).values())
