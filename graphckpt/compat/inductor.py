@@ -33,6 +33,10 @@ class _Partitioner(CustomPartitionerFn):
     def uuid(self) -> str:
         return self._key
 
+    def __getstate__(self) -> str:
+        """What compile caches see of us when they pickle the configuration to hash it; the rest cannot be pickled."""
+        return self._key
+
     def __deepcopy__(self, _: object) -> _Partitioner:
         """Inductor copies its configuration; the compilation that stands behind the partition must stay one."""
         return self

@@ -158,8 +158,10 @@ class Compilation:
         digest = hashlib.sha256()
         for path in sorted(Path(__file__).parents[1].rglob("*.py")):
             digest.update(path.read_bytes())
-        shapes = [(tuple(v.shape), str(v.dtype)) if isinstance(v, torch.Tensor) else str(v) for v in self.inputs]
+        inputs = [
+            (tuple(v.shape), str(v.dtype), v.requires_grad) if isinstance(v, torch.Tensor) else str(v) for v in self.inputs
+        ]
         allowance_bytes = self._budget(0).allowance_bytes
-        parts = (self.module.code, shapes, self.options, allowance_bytes, torch.__version__, torch.get_num_threads())
+        parts = (self.module.code, inputs, self.options, allowance_bytes, torch.__version__, torch.get_num_threads())
         digest.update(repr(parts).encode())
         return digest.hexdigest()

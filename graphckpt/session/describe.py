@@ -55,7 +55,13 @@ def tensor_entries(graph: Graph, plan: Plan, stock: Plan) -> tuple[TensorEntry, 
     """What crosses and what is recomputed, beyond the pointwise recomputation that stock does anyway."""
     entries = []
     stock_saved = frozenset(saved_values(graph, stock))
+    listed: set[int] = set()
     for index in saved_values(graph, plan):
+        # Several views of one storage hold it once; a view of an input holds nothing.
+        held = {s for s in graph.ops[index].storages if not graph.storages[s].external}
+        if held <= listed:
+            continue
+        listed |= held
         reason = graph.ops[index].pinned or _why_saved(graph, index, stock_saved)
         entries.append(_entry(graph, index, "saved", reason))
     recomputed_by_stock = frozenset(recomputed_values(graph, stock))

@@ -77,7 +77,10 @@ def plan_from_saved(
     """
     order = _forward_with(graph, saved)
     saved = close_saved(graph, saved)
-    work = _Backward(graph, saved, of_op, cheap_values(graph), frozenset(order))
+    # A tuple cannot cross: what backward reads of one is picked out in forward.
+    in_forward = frozenset(order)
+    elements = frozenset(i for i in saved if is_element(graph, i) and graph.ops[i].inputs[0] in in_forward)
+    work = _Backward(graph, saved, of_op, cheap_values(graph), in_forward | elements)
     segment = max(of_op, default=0)
     for index in backward_order:
         reads = graph.ops[index].inputs
@@ -87,7 +90,8 @@ def plan_from_saved(
         work.steps.append(index)
     for out in graph.backward_outputs:
         work.demand(out, segment)
-    return Plan(name, order, tuple(work.steps))
+    read = {*graph.backward_outputs, *(source for step in work.steps for source in graph.ops[step].inputs)}
+    return Plan(name, tuple(sorted(in_forward | (elements & read))), tuple(work.steps))
 
 
 def close_saved(graph: Graph, saved: Collection[int]) -> frozenset[int]:

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -57,7 +58,7 @@ def test_pareto_is_monotone(figures: list[tuple[int, float]]) -> None:
     ranked = [Ranked(Plan(str(i), (), ()), peak, time) for i, (peak, time) in enumerate(figures)]
     kept = pareto(ranked)
     assert kept[0] == ranked[0]
-    for fast, slow in zip(kept, kept[1:], strict=False):
+    for fast, slow in pairwise(kept):
         assert fast.time_us <= slow.time_us
         assert fast.estimated_peak_bytes > slow.estimated_peak_bytes
     for entry in ranked:
