@@ -20,14 +20,16 @@ from graphckpt.cost.workspace import WorkspaceMeter
 from graphckpt.eager import EagerLowerer
 from graphckpt.errors import BudgetInfeasible, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryLowerer
+from graphckpt.ir.graph import Graph
+from graphckpt.ir.plan import Plan
 from graphckpt.report.record import Budget, Record
 from graphckpt.report.store import ReportStore
 from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for
 from graphckpt.session.describe import describe
-from graphckpt.session.dump import dump_planned
+from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
-from graphckpt.session.pipeline import JointGraph, Lowerer, Planned, plan_joint, stock_only
+from graphckpt.session.pipeline import JointGraph, Lowerer, Planned, plan_joint, replans_regions, stock_only
 from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 
@@ -96,13 +98,13 @@ class Compilation:
         meter = WorkspaceMeter(device)
         static = given.static_inputs if given.static_inputs is not None else range(self._num_static(given))
         spec = spec_for(device.type)
+        graph_id = self.journal.number()
         lowerer: Lowerer = DryLowerer(device, spec, given.num_forward_outputs, static, meter, self.lowerings)
         if self.options.inner == "eager":
             lowerer = EagerLowerer(spec, given.num_forward_outputs)
         with inductor.patched(self.patches):
-            planned = plan_joint(given, self.options, lowerer, self._budget)
+            planned = plan_joint(given, self.options, lowerer, self._budget, self._dump_lowered(graph_id))
         budget = self._budget(planned.stock_step.peak.peak_bytes)
-        graph_id = self.journal.number()
         notes = self._notes(meter, has_checkpoint_tags(given.module))
         record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
         if self.options.dump:
@@ -115,6 +117,11 @@ class Compilation:
         if directory is not None:
             ReportStore(directory).save(self.key, replace(record, graph_id=0))
         return planned.forward, planned.backward
+
+    def _dump_lowered(self, graph_id: int) -> Callable[[Graph, Plan], None]:
+        """Writes the graph before it is planned, so that a failure leaves it behind."""
+        directory = self.options.dump
+        return lambda graph, stock: dump_graph(Path(directory), graph_id, graph, stock) if directory else None
 
     def _refuse(self, planned: Planned, budget: Budget, holders: tuple[tuple[str, int], ...]) -> None:
         """Raise, or warn that the smallest plan is over the budget; the bytes named are in the terms of the budget asked for."""
@@ -141,7 +148,7 @@ class Compilation:
         if self.options.budget is not None or self.options.activation_budget is not None:
             notes.append("the budget binds this graph alone")
         if has_regions:
-            done = "planned anew" if self.options.checkpoints == "replan" else "honoured"
+            done = "planned anew" if replans_regions(self.options) else "honoured"
             notes.append(f"regions of torch.utils.checkpoint are {done}")
         return tuple(notes)
 

@@ -77,22 +77,28 @@ class _Candidate(NamedTuple):
 
 
 def plan_joint(
-    joint_graph: JointGraph, options: Options, lowerer: Lowerer, budget_for: Callable[[int], Budget]
+    joint_graph: JointGraph,
+    options: Options,
+    lowerer: Lowerer,
+    budget_for: Callable[[int], Budget],
+    when_lowered: Callable[[Graph, Plan], None] = lambda graph, stock: None,
 ) -> Planned:
     """Plan one graph.
 
     ``budget_for(unbudgeted_peak_bytes)`` gives the limit; it may depend on what no budget would need. The plan may not fit:
-    ``choice.fits`` tells, and what to do about it is the caller's decision.
+    ``choice.fits`` tells, and what to do about it is the caller's decision. ``when_lowered`` sees the graph and stock's plan before
+    anything can go wrong with them.
     """
     outputs = joint_graph.num_forward_outputs
-    # Stock's duplicates and dead code go first; the user's checkpoint regions stay if they are to be honoured.
-    joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=options.checkpoints == "replan")
+    # Stock's duplicates and dead code go first; the user's checkpoint regions go if they are to be planned anew.
+    joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=replans_regions(options))
     # Stock's own cut is always a candidate.
     modules = aot.stock_partition(joint, joint_graph.inputs, outputs, joint_graph.static_inputs)
     started = time.perf_counter()
     lowered = lower_joint(joint, outputs)
-    check_graph(lowered.graph)
     stock = plan_of_modules(lowered, "stock", *modules)
+    when_lowered(lowered.graph, stock)
+    check_graph(lowered.graph)
     if not is_legal(lowered.graph, stock):
         # Stock may read a buffer in backward that was overwritten since; save what may not be computed again, keep the rest.
         stock = repaired(lowered.graph, stock)
@@ -124,6 +130,12 @@ def plan_joint(
     choice = _choose(frontier, options.policy, allowance_bytes, exact_peak, stock_step.peak.peak_bytes)
     chosen = candidates[choice.index]
     return Planned(*chosen.modules, lowered, stock, stock_step, chosen.step, frontier, choice, plan_seconds)
+
+
+def replans_regions(options: Options) -> bool:
+    """Whether the user's checkpoint regions are planned anew; without a budget or a policy they stay what they are."""
+    limited = options.budget is not None or options.activation_budget is not None or options.policy is not None
+    return limited and options.checkpoints == "replan"
 
 
 def stock_only(joint_graph: JointGraph) -> aot.Partition:

@@ -1,0 +1,171 @@
+"""The steps of planning on small models, with a lowerer that takes what is saved for the peak.
+
+    joint graph -> stock's cut -> fits? -> done
+                              '-> frontier -> choose -> rewrite
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from graphckpt.compat import aot
+from graphckpt.config import Options
+from graphckpt.errors import OptionError
+from graphckpt.ir.check import check_graph, check_plan
+from graphckpt.ir.plan import recomputed_values, saved_values
+from graphckpt.session.allowance import NO_LIMIT_BYTES
+from graphckpt.session.pipeline import (
+    Planned,
+    is_legal,
+    materialised_ops,
+    plan_joint,
+    plan_of_modules,
+    repaired,
+    stock_only,
+)
+from tests.joint import captured
+from tests.session.lowerers import FakeLowerer, joint_graph, limit
+
+
+def _plan(name: str, allowance_bytes: int = NO_LIMIT_BYTES, **options: object) -> tuple[Planned, FakeLowerer]:
+    given, lowerer = joint_graph(name)
+    planned = plan_joint(given, Options(**options), lowerer, lambda _: limit(allowance_bytes))  # type: ignore[arg-type]
+    return planned, lowerer
+
+
+def _placeholders(planned: Planned) -> list[torch.fx.Node]:
+    return planned.backward.graph.find_nodes(op="placeholder")
+
+
+def _results(planned: Planned) -> list[torch.fx.Node]:
+    return list(planned.forward.graph.find_nodes(op="output")[0].args[0])
+
+
+def test_what_fits_is_stocks_cut_lowered_once() -> None:
+    """No frontier is built, and the modules are those of Inductor's own partition."""
+    planned, lowerer = _plan("attention")
+    assert (planned.choice.index, planned.choice.fits, lowerer.runs) == (0, True, 1)
+    assert [entry.plan for entry in planned.frontier] == [planned.stock]
+    assert planned.step is planned.stock_step
+    given, _ = joint_graph("attention")
+    for ours, stocks in zip((planned.forward, planned.backward), stock_only(given), strict=True):
+        assert [node.name for node in ours.graph.nodes] == [node.name for node in stocks.graph.nodes]
+
+
+def test_the_limit_may_depend_on_what_no_budget_would_need() -> None:
+    """Half of it: `budget_for` is asked with stock's peak."""
+    given, lowerer = joint_graph("attention")
+    asked: list[int] = []
+    planned = plan_joint(given, Options(), lowerer, lambda peak: asked.append(peak) or limit(peak // 2))
+    assert asked == [planned.stock_step.peak.peak_bytes]
+    assert planned.choice.fits
+    assert planned.step.peak.peak_bytes <= asked[0] // 2
+
+
+def test_a_tight_budget_recomputes_and_the_modules_are_the_plan() -> None:
+    """Two attentions in half of the bytes: the chosen plan is legal, and what crosses is what it saves."""
+    free, _ = _plan("attention")
+    planned, lowerer = _plan("attention", free.step.peak.peak_bytes // 2)
+    graph, plan = planned.lowered.graph, planned.frontier[planned.choice.index].plan
+    check_graph(graph)
+    check_plan(graph, plan)
+    assert planned.choice.index > 0
+    assert recomputed_values(graph, plan)
+    assert planned.step.peak.peak_bytes == planned.choice.peak_bytes <= free.step.peak.peak_bytes // 2
+    assert lowerer.runs == len(planned.choice.looked_at)
+    crossing = {node.name for node in _placeholders(planned)} & {graph.ops[i].name for i in plan.forward}
+    assert crossing == {graph.ops[i].name for i in saved_values(graph, plan)}
+
+
+def test_nothing_fits() -> None:
+    """One byte: the smallest plan that was lowered, and word that it does not fit."""
+    planned, _ = _plan("attention", 1)
+    assert not planned.choice.fits
+    assert planned.choice.peak_bytes == min(peak for _, peak in planned.choice.looked_at)
+
+
+@pytest.mark.parametrize("checkpoints", ["replan", "honour"])
+def test_regions_of_the_user(checkpoints: str) -> None:
+    """checkpoint(tanh(exp(x @ w) @ w)) honoured: backward reads inputs alone; planned anew, it is saved again."""
+    planned, _ = _plan("checkpointed", checkpoints=checkpoints)
+    assert (planned.step.peak.saved_bytes == 0) == (checkpoints == "honour")
+
+
+@pytest.mark.parametrize("name", ["buffer", "buffer through a view"])
+def test_an_illegal_cut_of_stock_is_repaired(name: str) -> None:
+    """buf -> exp -> mul; buf <- copy_: stock reads buf again in backward. Repaired, exp is saved, without any budget."""
+    joint = captured(name)
+    graph, stock = joint.lowered.graph, joint.situation.stock
+    assert not is_legal(graph, stock)
+    legal = repaired(graph, stock)
+    check_plan(graph, legal)
+    assert set(saved_values(graph, stock)) & set(saved_values(graph, legal))
+    planned, lowerer = _plan(name)
+    check_plan(planned.lowered.graph, planned.stock)
+    assert lowerer.runs == 1
+    exp = planned.lowered.index["exp"]
+    assert exp in saved_values(planned.lowered.graph, planned.stock)
+    assert "exp" in {node.name for node in _placeholders(planned)}
+
+
+def test_a_legal_plan_repaired_saves_the_same() -> None:
+    joint = captured("mlp")
+    graph, stock = joint.lowered.graph, joint.situation.stock
+    assert saved_values(graph, repaired(graph, stock)) == saved_values(graph, stock)
+
+
+@pytest.mark.parametrize("policy", ["stock", "full", "sqrt", "every_2", "selective"])
+def test_a_named_policy_stands_whatever_it_needs(policy: str) -> None:
+    """The frontier is stock and the policy; the budget has no say."""
+    planned, _ = _plan("attention", 1, policy=policy)
+    assert planned.frontier[planned.choice.index].plan.name == policy
+    assert planned.choice.index == len(planned.frontier) - 1 == (policy != "stock")
+
+
+def test_the_smallest_plan_by_name_and_the_frontier_by_number() -> None:
+    smallest, _ = _plan("attention", policy="smallest")
+    assert smallest.choice.peak_bytes == min(peak for _, peak in smallest.choice.looked_at)
+    for index, entry in enumerate(smallest.frontier):
+        numbered, _ = _plan("attention", policy=f"index:{index}")
+        assert numbered.choice.index == index
+        assert numbered.frontier[index].plan == entry.plan
+    beyond = len(smallest.frontier)
+    with pytest.raises(OptionError, match=f"'index:{beyond}' was wanted, but the frontier of this graph has {beyond} plans"):
+        _plan("attention", policy=f"index:{beyond}")
+
+
+@pytest.mark.parametrize("policy", ["full", "smallest"])
+@pytest.mark.parametrize("name", ["several results", "convolution", "fused attention", "branches", "writing op"])
+def test_tensors_cross_and_no_tuples(name: str, policy: str) -> None:
+    """sort -> (values, indices): each element that backward reads is picked out in forward. Inductor takes no tuples."""
+    planned, _ = _plan(name, policy=policy)
+    for node in (*_placeholders(planned), *_results(planned)):
+        value = aot.fake_value(node) if isinstance(node, torch.fx.Node) else None
+        assert not isinstance(value, (tuple, list)), node
+
+
+@pytest.mark.parametrize("name", ["mlp", "dropout", "convolution"])
+def test_the_same_model_gives_the_same_plan(name: str) -> None:
+    first, second = (_plan(name, 1)[0] for _ in range(2))
+    assert first.choice == second.choice
+    assert [entry.plan for entry in first.frontier] == [entry.plan for entry in second.frontier]
+
+
+def test_the_plan_of_a_pair_of_modules() -> None:
+    """Nodes keep their names through the cut."""
+    joint = captured("mlp")
+    assert plan_of_modules(joint.lowered, "stock", *joint.stock_modules) == joint.situation.stock
+
+
+def test_buffers_are_read_from_stocks_lowering() -> None:
+    """A product always has one; a pointwise value if Inductor gave it one, or if stock never computes it."""
+    planned, _ = _plan("mlp")
+    graph, step = planned.lowered.graph, planned.stock_step
+    nothing = {part: replace(getattr(step, part), materialised=frozenset()) for part in ("forward", "backward")}
+    folded = replace(step, **nothing)
+    computed = {*planned.stock.forward, *planned.stock.backward}
+    flags = materialised_ops(graph, planned.stock, folded)
+    assert list(flags) == [not (op.fusible and index in computed) for index, op in enumerate(graph.ops)]
+    assert 0 < sum(flags) < len(flags)
+    assert all(materialised_ops(graph, planned.stock, step))
