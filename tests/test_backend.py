@@ -191,16 +191,17 @@ def test_two_backwards_and_two_micro_batches() -> None:
     _assert_same(accumulated, _taken_gradients(model), 1e-5)
 
 
-def test_a_budget_that_no_plan_fits_is_refused() -> None:
-    """The message names the smallest feasible budget, and what holds it."""
+def test_a_budget_that_no_plan_fits_is_refused(tmp_path: Path) -> None:
+    """The message names the smallest feasible budget, and what holds it. A dump has the graph, the plan and the wrappers."""
     before = reports()
     with pytest.raises(BackendCompilerFailed) as raised:
-        _compiled(_stack(), activation_budget="1KiB")(_batch())
+        _compiled(_stack(), activation_budget="1KiB", dump=str(tmp_path))(_batch())
     message = str(raised.value)
     assert "BudgetInfeasible: a budget of 1024 bytes" in message
     assert 'pass on_infeasible="warn"' in message
     assert "layers.5.linear aten.mm.default 256x16 test_backend.py:" in message
     assert reports() == before
+    assert {"graph.txt", "plan.txt", "backward_wrapper.py"} <= {path.name for path in tmp_path.glob("graph_*/*")}
 
 
 def test_a_budget_that_no_plan_fits_is_trained_over_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

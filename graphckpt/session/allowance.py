@@ -23,27 +23,26 @@ def allowance_for(options: Options, ledger: Ledger, unbudgeted_peak_bytes: int) 
         reserve_bytes = ledger.optimizer_reserve_bytes(options.optimizer)
         fixed_bytes = ledger.live_bytes + reserve_bytes
         asked_bytes = _whole(options.budget, ledger.total_bytes, ledger.live_bytes + ledger.free_bytes)
-        return _limit("budget", options, options.budget, asked_bytes, ledger, reserve_bytes, asked_bytes - fixed_bytes)
+        allowance_bytes = max(0, asked_bytes - fixed_bytes)
+        source, asked = options.source("budget"), str(options.budget)
+        return Budget("budget", source, asked, asked_bytes, ledger.live_bytes, reserve_bytes, allowance_bytes)
     if options.activation_budget is not None:
         asked_bytes = _whole(options.activation_budget, unbudgeted_peak_bytes, ledger.free_bytes)
-        return _limit("activation_budget", options, options.activation_budget, asked_bytes, ledger, 0, asked_bytes)
+        source, asked = options.source("activation_budget"), str(options.activation_budget)
+        return Budget("activation_budget", source, asked, asked_bytes, ledger.live_bytes, 0, asked_bytes)
     return Budget("none", "default", "", 0, ledger.live_bytes, 0, NO_LIMIT_BYTES)
+
+
+def warn_above_device(budget: Budget, ledger: Ledger) -> None:
+    """Say that a budget above what the device has protects from nothing."""
+    if budget.asked_bytes > ledger.total_bytes:
+        _logger.warning(
+            "graphckpt: a %s of %s was asked for, but the device has %s: the budget cannot protect from running out of memory",
+            budget.kind.replace("_", " "),
+            format_bytes(budget.asked_bytes),
+            format_bytes(ledger.total_bytes),
+        )
 
 
 def _whole(size: Size, percent_of_bytes: int, auto_bytes: int) -> int:
     return auto_bytes if size.kind == "auto" else size.of(percent_of_bytes)
-
-
-def _limit(
-    kind: str, options: Options, size: Size, asked_bytes: int, ledger: Ledger, reserve_bytes: int, allowance_bytes: int
-) -> Budget:
-    if asked_bytes > ledger.total_bytes:
-        _logger.warning(
-            "graphckpt: a %s of %s was asked for, but the device has %s: the budget cannot protect from running out of memory",
-            kind.replace("_", " "),
-            format_bytes(asked_bytes),
-            format_bytes(ledger.total_bytes),
-        )
-    return Budget(
-        kind, options.source(kind), str(size), asked_bytes, ledger.live_bytes, reserve_bytes, max(0, allowance_bytes)
-    )

@@ -23,8 +23,9 @@ from graphckpt.inductor import DryLowerer
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
 from graphckpt.report.record import Budget, Record
+from graphckpt.report.render import summary_line
 from graphckpt.report.store import ReportStore
-from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for
+from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for, warn_above_device
 from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
@@ -71,6 +72,8 @@ class Compilation:
             for record in ReportStore(directory).load(self.key):
                 again = replace(record, graph_id=self.journal.number(), notes=(*record.notes, "from the compile cache"))
                 self.journal.add(again)
+                if record.predicted_peak_bytes > record.budget.allowance_bytes:
+                    _logger.warning("graphckpt: a plan from the compile cache is over the budget: %s", summary_line(again))
         return compiled
 
     def partition(
@@ -105,6 +108,7 @@ class Compilation:
         with inductor.patched(self.patches):
             planned = plan_joint(given, self.options, lowerer, self._budget, self._dump_lowered(graph_id))
         budget = self._budget(planned.stock_step.peak.peak_bytes)
+        warn_above_device(budget, self._ledger)
         notes = self._notes(meter, has_checkpoint_tags(given.module))
         record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
         if self.options.dump:
@@ -169,6 +173,9 @@ class Compilation:
             (tuple(v.shape), str(v.dtype), v.requires_grad) if isinstance(v, torch.Tensor) else str(v) for v in self.inputs
         ]
         allowance_bytes = self._budget(0).allowance_bytes
-        parts = (self.module.code, inputs, self.options, allowance_bytes, torch.__version__, torch.get_num_threads())
+        # Passes and callables among Inductor's options print differently in every process; torch's own key holds them.
+        plain = sorted((k, v) for k, v in self.patches.items() if isinstance(v, (bool, int, float, str)))
+        asked = (self.options, plain, allowance_bytes)
+        parts = (self.module.code, inputs, asked, torch.__version__, torch.get_num_threads())
         digest.update(repr(parts).encode())
         return digest.hexdigest()

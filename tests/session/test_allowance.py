@@ -6,7 +6,7 @@ import pytest
 
 from graphckpt.config import Options
 from graphckpt.report.record import Budget
-from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for
+from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for, warn_above_device
 from graphckpt.session.ledger import Ledger
 from graphckpt.units import parse_size
 
@@ -68,8 +68,8 @@ def test_an_activation_budget_counts_the_step_alone(size: str | int, allowance_b
 @pytest.mark.parametrize("kind", ["budget", "activation_budget"])
 def test_more_than_the_device_has_warns(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "graphckpt"):
-        allowance_for(_options(kind, 1000), LEDGER, 0)
+        warn_above_device(allowance_for(_options(kind, 1000), LEDGER, 0), LEDGER)
         assert caplog.records == []
-        allowance_for(_options(kind, 2048), LEDGER, 0)
+        warn_above_device(allowance_for(_options(kind, 2048), LEDGER, 0), LEDGER)
     (warning,) = caplog.messages
     assert f"a {kind.replace('_', ' ')} of 2.00 KiB was asked for, but the device has 1000 B" in warning

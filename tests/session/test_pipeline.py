@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from graphckpt.compat import aot
-from graphckpt.config import Options
+from graphckpt.config import Options, resolve
 from graphckpt.errors import OptionError
 from graphckpt.ir.check import check_graph, check_plan
-from graphckpt.ir.plan import recomputed_values, saved_values
+from graphckpt.ir.graph import Graph
+from graphckpt.ir.plan import Plan, recomputed_values, saved_values
 from graphckpt.session.allowance import NO_LIMIT_BYTES
 from graphckpt.session.pipeline import (
     Planned,
@@ -85,11 +86,28 @@ def test_nothing_fits() -> None:
     assert planned.choice.peak_bytes == min(peak for _, peak in planned.choice.looked_at)
 
 
-@pytest.mark.parametrize("checkpoints", ["replan", "honour"])
-def test_regions_of_the_user(checkpoints: str) -> None:
-    """checkpoint(tanh(exp(x @ w) @ w)) honoured: backward reads inputs alone; planned anew, it is saved again."""
-    planned, _ = _plan("checkpointed", checkpoints=checkpoints)
-    assert (planned.step.peak.saved_bytes == 0) == (checkpoints == "honour")
+@pytest.mark.parametrize(
+    ("options", "saves"),
+    [({}, False), ({"activation_budget": "1GiB"}, True), ({"activation_budget": "1GiB", "checkpoints": "honour"}, False)],
+)
+def test_regions_of_the_user(options: dict[str, str], saves: bool) -> None:
+    """checkpoint(tanh(exp(x @ w) @ w)): backward reads inputs alone; planned anew under a roomy budget, it is saved again."""
+    given, lowerer = joint_graph("checkpointed")
+    resolved = resolve(options, {}, inner_option_names=()).options
+    planned = plan_joint(given, resolved, lowerer, lambda _: limit(NO_LIMIT_BYTES))
+    assert bool(planned.step.peak.saved_bytes) == saves
+
+
+def test_the_lowered_graph_is_shown_before_it_is_planned() -> None:
+    """To whoever wants to keep it, with stock's own plan, which may be illegal; nothing is lowered dry by then."""
+    given, lowerer = joint_graph("buffer")
+    shown: list[tuple[Graph, Plan, int]] = []
+    planned = plan_joint(
+        given, Options(), lowerer, lambda _: limit(0), lambda graph, stock: shown.append((graph, stock, lowerer.runs))
+    )
+    ((graph, stock, runs),) = shown
+    assert (graph, runs) == (planned.lowered.graph, 0)
+    assert not is_legal(graph, stock)
 
 
 @pytest.mark.parametrize("name", ["buffer", "buffer through a view"])
