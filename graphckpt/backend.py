@@ -38,11 +38,11 @@ def graphckpt(
         BudgetInfeasible: no plan found fits, and ``on_infeasible="error"``.
         UnsupportedGraph: the graph cannot be planned, and ``on_infeasible="error"``.
     """
-    check_torch(torch.__version__)
     resolved = resolve(options, os.environ, inner_option_names=inductor.option_names())
     patches = {**inductor.mode_options(mode), **resolved.inner_options}
     if resolved.options.disable or not torch.is_grad_enabled():
         return inductor.compile_plain(module, inputs, patches)
+    check_torch(torch.__version__)
     return Compilation(module, inputs, resolved.options, patches, _JOURNAL).run()
 
 

@@ -49,3 +49,13 @@ def test_the_peak_is_the_measured_one(policy: str) -> None:
     predicted_bytes = graphckpt.reports()[-1].predicted_peak_bytes
     assert abs(measured_bytes - predicted_bytes) <= 0.01 * measured_bytes
     assert graphckpt.reports()[-1].dry_lowerings == 0
+
+
+def test_a_pass_without_a_call_is_handed_through() -> None:
+    """x + w -> y: backward only hands the tangent on, and there is nothing to lower."""
+    torch.compiler.reset()
+    weight = torch.ones(4, requires_grad=True)
+    compiled = torch.compile(lambda x: x + weight, backend="graphckpt")
+    compiled(torch.rand(4)).sum().backward()
+    torch.compiler.reset()
+    assert torch.equal(weight.grad, torch.ones(4))

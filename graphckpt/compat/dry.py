@@ -82,6 +82,11 @@ def lower_dry(
         inductor_compile.compile_fx_inner(
             module, inputs, static_input_idxs=static, is_backward=is_backward, is_inference=False
         )
+    if not found:
+        # A pass without a call is not lowered at all: it hands on what it got.
+        blocks = {node.name: k for k, node in enumerate(module.graph.find_nodes(op="placeholder"))}
+        untouched = Program(tuple(blocks.items()), (), tuple((name, blocks.get(name, -1)) for name in results))
+        return DryLowering(untouched, (), frozenset(), {}, "")
     graph, source = found[0].graph, found[0].result.source_code
     with V.set_graph_handler(graph):
         program = read_program(source, _buffer_facts(graph, measure))

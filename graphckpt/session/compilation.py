@@ -91,10 +91,14 @@ class Compilation:
         try:
             return self._plan(given)
         except (UnsupportedGraph, PlanError) as error:
-            if self.options.on_infeasible == "error":
+            if self.options.on_infeasible == "error" and self._is_limited():
                 raise
             _logger.warning("graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s", error)
             return stock_only(given)
+
+    def _is_limited(self) -> bool:
+        options = self.options
+        return options.budget is not None or options.activation_budget is not None or options.policy is not None
 
     def _plan(self, given: JointGraph) -> Partition:
         device = self._device()
@@ -113,7 +117,7 @@ class Compilation:
         record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
         if self.options.dump:
             dump_planned(Path(self.options.dump), graph_id, planned, record)
-        if not planned.choice.fits and self.options.policy is None:
+        if not planned.choice.fits:
             self._refuse(planned, budget, record.holders)
         self.record = record
         self.journal.add(record)

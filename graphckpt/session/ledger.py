@@ -47,6 +47,8 @@ def take_ledger(device: torch.device) -> Ledger:
     live: dict[int, int] = {}
     trainable: dict[int, int] = {}
     has_state = False
+    # Cycles that wait for the collector would make the count depend on when it last ran.
+    gc.collect()
     for thing in _reachable():
         if isinstance(thing, torch.optim.Optimizer):
             has_state = has_state or bool(thing.state)

@@ -17,7 +17,7 @@ from torch import fx
 from graphckpt.compat import aot
 from graphckpt.config import Options
 from graphckpt.cost.roofline import DeviceSpec, recompute_times_us
-from graphckpt.errors import OptionError, PlanError
+from graphckpt.errors import OptionError, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryStep
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.graph import Graph, Phase, value_bytes
@@ -162,10 +162,11 @@ def repaired(graph: Graph, plan: Plan) -> Plan:
 
 def plan_of_modules(lowered: Lowered, name: str, forward: fx.GraphModule, backward: fx.GraphModule) -> Plan:
     """The plan that a pair of modules cut from the joint graph executes: nodes keep their names through the cut."""
-    passes = (
-        tuple(lowered.index[node.name] for node in module.graph.nodes if node.op == "call_function")
-        for module in (forward, backward)
-    )
+    calls = [[node for node in module.graph.nodes if node.op == "call_function"] for module in (forward, backward)]
+    for node in (*calls[0], *calls[1]):
+        if node.name not in lowered.index:
+            raise UnsupportedGraph(str(node.target), f"the partition added {node.name}, which the joint graph does not have")
+    passes = (tuple(lowered.index[node.name] for node in nodes) for nodes in calls)
     return Plan(name, *passes)
 
 
@@ -211,7 +212,8 @@ def _choose(
     if policy is None:
         return choose(frontier, allowance_bytes, exact_peak, stock_peak_bytes)
     if policy == "smallest":
-        return last_resort(frontier, 0, exact_peak, {0: stock_peak_bytes})
+        smallest = last_resort(frontier, 0, exact_peak, {0: stock_peak_bytes})
+        return replace(smallest, fits=smallest.peak_bytes <= allowance_bytes)
     index = int(policy.removeprefix("index:")) if policy.startswith("index:") else len(frontier) - 1
     if index >= len(frontier):
         count = len(frontier)

@@ -1,7 +1,8 @@
 """``verify=True``: the first training step of a graph is run twice, with its plan and without a budget, and compared.
 
 Gradients are compared by the ratio of global norms, difference over reference, of the same inputs, random state and output
-gradients. The peak of the planned run is compared with the predicted one. Costs a second compilation and two extra steps.
+gradients. The peak of the planned run is compared with the predicted one. Costs a second compilation and a few extra steps. The
+random state of the CPU is put back; on a GPU only models without dropout can be compared.
 
 Not verified: later steps, and the sum over several graphs.
 """

@@ -13,7 +13,26 @@ from torch import fx
 
 from graphckpt.compat import aot, ops
 
-_TIES = ("topk", "sort", "argsort", "kthvalue", "mode", "median", "nanmedian", "unique", "argmax", "argmin", "max_pool")
+_TIES = (
+    "topk",
+    "sort",
+    "argsort",
+    "kthvalue",
+    "mode",
+    "median",
+    "nanmedian",
+    "unique",
+    "_unique",
+    "argmax",
+    "argmin",
+    "cummax",
+    "cummin",
+    "max_pool",
+    "adaptive_max_pool",
+)
+_TIES_OVERLOADS = ("aten.max.dim", "aten.min.dim")
+# Libraries whose operators are functions of their arguments unless they say otherwise; a custom operator may hide a state.
+_KNOWN = ("aten", "prims")
 _COLLECTIVES = ("_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "bucketing")
 _DATA_DEPENDENT = ("nonzero", "_local_scalar_dense", "item", "masked_select", "repeat_interleave")
 
@@ -38,13 +57,13 @@ def why_pinned(node: fx.Node) -> str:
     if ops.draws_random_numbers(target) and not ops.has_dropout_off(target, node.args, node.kwargs):
         return "random"
     overload = name.split(".")[1] if name.count(".") else name
-    if overload.startswith(_TIES):
+    if overload.startswith(_TIES) or name in _TIES_OVERLOADS:
         return "order of equal values may differ"
     if overload in _DATA_DEPENDENT:
         return "shape depends on data"
     if aot.runs_only_in(node):
         return f"runs only in {aot.runs_only_in(node)}"
-    if not ops.namespace(target) and target is not operator.getitem:
+    if ops.namespace(target) not in _KNOWN and target is not operator.getitem:
         return "effects unknown"
     return ""
 
