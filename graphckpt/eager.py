@@ -62,9 +62,8 @@ def read_nodes(module: fx.GraphModule) -> DryLowering:
             read_bytes = sum(sum(_sizes(read)) for read in node.all_input_nodes)
             kernels.append(Kernel(facts.count_flops(node), read_bytes + sum(sizes.values()), (node.name,)))
     inputs = tuple((node.name, blocks[node][0]) for node in nodes if node.op == "placeholder" and blocks[node])
-    results = [value for value in nodes[-1].args[0] if isinstance(value, fx.Node)]
-    every = nodes[-1].args[0]
-    outputs = tuple(_output(value, blocks) if value in results else ("", -1) for value in every)
+    results = nodes[-1].args[0]
+    outputs = tuple(_output(value, blocks) if isinstance(value, fx.Node) else ("", -1) for value in results)
     names = frozenset(node.name for node in nodes if node.op == "call_function" and not facts.is_alias(node))
     return DryLowering(Program(inputs, tuple(events), outputs), tuple(kernels), names, {}, module.code)
 

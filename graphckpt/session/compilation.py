@@ -30,7 +30,7 @@ from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
-from graphckpt.session.pipeline import JointGraph, Lowerer, Planned, plan_joint, replans_regions, stock_only
+from graphckpt.session.pipeline import JointGraph, Lowerer, Planned, is_limited, plan_joint, replans_regions, stock_only
 from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 
@@ -91,14 +91,10 @@ class Compilation:
         try:
             return self._plan(given)
         except (UnsupportedGraph, PlanError) as error:
-            if self.options.on_infeasible == "error" and self._is_limited():
+            if self.options.on_infeasible == "error" and is_limited(self.options):
                 raise
             _logger.warning("graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s", error)
             return stock_only(given)
-
-    def _is_limited(self) -> bool:
-        options = self.options
-        return options.budget is not None or options.activation_budget is not None or options.policy is not None
 
     def _plan(self, given: JointGraph) -> Partition:
         device = self._device()

@@ -134,8 +134,12 @@ def plan_joint(
 
 def replans_regions(options: Options) -> bool:
     """Whether the user's checkpoint regions are planned anew; without a budget or a policy they stay what they are."""
-    limited = options.budget is not None or options.activation_budget is not None or options.policy is not None
-    return limited and options.checkpoints == "replan"
+    return is_limited(options) and options.checkpoints == "replan"
+
+
+def is_limited(options: Options) -> bool:
+    """Whether a budget or a policy was asked for; otherwise the graph is Inductor's own."""
+    return options.budget is not None or options.activation_budget is not None or options.policy is not None
 
 
 def stock_only(joint_graph: JointGraph) -> aot.Partition:
