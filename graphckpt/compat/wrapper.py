@@ -4,7 +4,8 @@ What enters: the source text of a generated wrapper, the bytes of the buffers wh
 (results of aten calls), and hints for symbolic sizes. What leaves: an `ir.program.Program`.
 
 The text is the last word on memory: reuse, in-place updates and the place of every ``del`` are decided when it is written. A
-name is bound to blocks; a block is dropped with the last name bound to it, as Python does. Read in torch 2.11 and 2.13.
+name is bound to blocks; a block is dropped with the last name bound to it, as Python does. A statement that `wrapper_text` does not
+know to leave memory alone is refused: skipped, it would make the peak wrong. Read in torch 2.11 and 2.13.
 
 Not guaranteed: memory that kernels take for themselves; that is the workspace model's, passed in as ``scratch_bytes``.
 """
@@ -17,10 +18,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from graphckpt.compat import wrapper_text
 from graphckpt.errors import UnsupportedGraph
 from graphckpt.ir.program import Event, Program
 
-_ALIASING = ("reinterpret_tensor", "alloc_from_pool", "as_strided")
 _ITEM_BYTES = {
     str(dtype): dtype.itemsize for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)
 }
@@ -38,15 +39,19 @@ class BufferFacts:
 
 @dataclass(slots=True)
 class _Reader:
-    """State of the walk: which blocks a name refers to, and how many names refer to a block."""
+    """State of the walk: which blocks a name refers to (none: a number, a stream), and how many names refer to a block.
+    ``kernels`` are the generated ones: they are given all their memory."""
 
     facts: BufferFacts
+    kernels: frozenset[str]
     names: dict[str, tuple[int, ...]] = field(default_factory=dict)
     owners: dict[int, int] = field(default_factory=dict)
     elements: dict[str, tuple[int, ...]] = field(default_factory=dict)
     external: set[int] = field(default_factory=set)
     events: list[Event] = field(default_factory=list)
     symbols: dict[str, int] = field(default_factory=dict)
+    inputs: list[tuple[str, int]] = field(default_factory=list)
+    outputs: list[tuple[str, int]] = field(default_factory=list)
     next_block: int = 0
 
     def fresh(self, name: str, size_bytes: int, *, external: bool = False) -> None:
@@ -61,6 +66,10 @@ class _Reader:
 
     def call_result(self, name: str, tensors: tuple[tuple[str, int], ...]) -> None:
         """The result of an aten call: a block for each tensor of it. Elements of a tuple are dropped one by one."""
+        if tensors and all(element != name and element in self.names for element, _ in tensors):
+            # Written into buffers that were there before.
+            self.bind(name, tuple(block for element, _ in tensors for block in self.names[element]))
+            return
         blocks = []
         for element, size_bytes in tensors:
             self.fresh(element, size_bytes)
@@ -95,90 +104,88 @@ def read_program(source: str, facts: BufferFacts) -> Program:
     """The memory program of ``source``.
 
     Raises:
-        UnsupportedGraph: the text has no ``call(args)`` function of the known shape.
+        UnsupportedGraph: the text has no ``call(args)`` function, or a statement whose memory is not known.
     """
-    call = _find_call(source)
-    reader = _Reader(facts, symbols=dict(facts.symbols))
-    inputs: list[tuple[str, int]] = []
-    outputs: list[tuple[str, int]] = []
-    _walk(call.body, reader, inputs, outputs)
-    return Program(tuple(inputs), tuple(reader.events), tuple(outputs))
+    tree = ast.parse(source)
+    reader = _Reader(facts, wrapper_text.kernel_names(tree), symbols=dict(facts.symbols))
+    _walk(_find_call(tree).body, reader)
+    return Program(tuple(reader.inputs), tuple(reader.events), tuple(reader.outputs))
 
 
-def _find_call(source: str) -> ast.FunctionDef:
-    for node in ast.walk(ast.parse(source)):
+def _find_call(tree: ast.Module) -> ast.FunctionDef:
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "call":
             return node
     raise UnsupportedGraph("generated wrapper", "a function call(args) was wanted, and the generated text has none")
 
 
-def _walk(
-    body: list[ast.stmt], reader: _Reader, inputs: list[tuple[str, int]], outputs: list[tuple[str, int]]
-) -> None:
+def _walk(body: list[ast.stmt], reader: _Reader) -> None:
     for statement in body:
-        match statement:
-            case ast.With(body=inner):
-                _walk(inner, reader, inputs, outputs)
-            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Name(id="args")):
-                _bind_inputs([t.id for t in targets if isinstance(t, ast.Name)], reader, inputs)
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                _assign(name, value, reader)
-            case ast.Delete(targets=targets):
-                for target in targets:
-                    if isinstance(target, ast.Name):
-                        reader.unbind(target.id)
-            case ast.Expr(value=ast.Call() as kernel):
-                _kernel(kernel, reader)
-            case ast.Return(value=ast.Tuple(elts=elements)):
-                for element in elements:
-                    name, blocks = _refers_to(element, reader)
-                    outputs.append((name, blocks[0] if blocks else -1))
+        if not _read(statement, reader):
+            text = ast.unparse(statement).partition("\n")[0]
+            raise UnsupportedGraph("generated wrapper", f"a statement whose memory is known was wanted, {text!r} came")
 
 
-def _bind_inputs(names: list[str], reader: _Reader, inputs: list[tuple[str, int]]) -> None:
-    for name in names:
-        reader.fresh(name, 0, external=True)
-        inputs.append((name, reader.names[name][0]))
+def _read(statement: ast.stmt, reader: _Reader) -> bool:
+    """Take one statement in; false if what it does to memory is not known."""
+    match statement:
+        case ast.With(items=items, body=inner) if all(map(wrapper_text.is_guard, items)):
+            _walk(inner, reader)
+        case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Name(id="args")):
+            for name in map(ast.unparse, targets):
+                reader.fresh(name, 0, external=True)
+                reader.inputs.append((name, reader.names[name][0]))
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return _assign(name, value, reader)
+        case ast.Delete(targets=targets) if all(ast.unparse(target) in reader.names for target in targets):
+            for target in targets:
+                reader.unbind(ast.unparse(target))
+        case ast.Expr(value=ast.Call() as call):
+            return _effect(call, reader)
+        case ast.Return(value=ast.Tuple(elts=elements)):
+            for element in elements:
+                name = wrapper_text.viewed(element) or ast.unparse(element)
+                reader.outputs.append((name, next(iter(reader.names.get(name, ())), -1)))
+            return all(wrapper_text.viewed(element) or wrapper_text.is_plain(element, reader.names) for element in elements)
+        case ast.If(test=test, body=[ast.Raise()], orelse=[]) | ast.Assert(test=test):
+            return wrapper_text.is_plain(test, reader.names)
+        case ast.Expr(value=ast.Constant()) | ast.Import() | ast.ImportFrom() | ast.Pass():
+            return True
+        case _:
+            return False
+    return True
 
 
-def _assign(name: str, value: ast.expr, reader: _Reader) -> None:
-    """One ``name = value``: an allocation, another name for what is there, or a size symbol."""
-    if isinstance(value, ast.Call):
-        callee = ast.unparse(value.func)
-        if "empty_strided" in callee:
-            reader.fresh(name, _strided_bytes(value, reader.symbols))
-            return
-        if callee.endswith(_ALIASING):
-            reader.bind(name, _refers_to(value, reader)[1])
-            return
-        if name.startswith(("raw_stream", "stream")) or callee.endswith((".size", ".stride")):
-            return
+def _assign(name: str, value: ast.expr, reader: _Reader) -> bool:
+    """One ``name = value``: another name for what is there, an allocation, the result of a kernel, or a number; false: none."""
+    base = wrapper_text.viewed(value)
+    allocation = wrapper_text.allocation(value)
+    if reader.names.get(base) and not wrapper_text.is_symbol(name):
+        blocks = reader.names[base]
+        reader.bind(name, reader.elements.get(name, blocks) if isinstance(value, ast.Subscript) else blocks)
+    elif allocation is not None:
+        reader.fresh(name, _strided_bytes(allocation, reader.symbols))
+    elif not base and isinstance(value, ast.Call) and wrapper_text.is_kernel(value, reader.names):
         reader.scratch(name)
         reader.call_result(name, reader.facts.allocated(name))
-        return
-    if isinstance(value, (ast.Name, ast.Subscript)):
-        blocks = _refers_to(value, reader)[1]
-        if blocks:
-            reader.bind(name, reader.elements.get(name, blocks) if isinstance(value, ast.Subscript) else blocks)
-            return
-    symbol = _try_number(value, reader.symbols)
-    if symbol is not None:
-        reader.symbols.setdefault(name, symbol)
+        return wrapper_text.arguments_known(value, reader.names)
+    elif base or wrapper_text.is_plain(value, reader.names):
+        reader.bind(name, ())
+        symbol = _try_number(value, reader.symbols)
+        if symbol is not None:
+            reader.symbols.setdefault(name, symbol)
+    else:
+        return False
+    return True
 
 
-def _kernel(kernel: ast.Call, reader: _Reader) -> None:
-    """A call for its effect: it allocates nothing that lasts; an aten call may need a workspace."""
-    for keyword in kernel.keywords:
+def _effect(call: ast.Call, reader: _Reader) -> bool:
+    """A call for its effect: it allocates nothing that lasts, but may need a workspace; false: it is not known to."""
+    for keyword in call.keywords:
         if keyword.arg == "out":
-            reader.scratch(_refers_to(keyword.value, reader)[0])
-
-
-def _refers_to(node: ast.expr, reader: _Reader) -> tuple[str, tuple[int, ...]]:
-    """The first known name inside an expression and its blocks: views and tuple elements live where their base lives."""
-    for child in ast.walk(node):
-        if isinstance(child, ast.Name) and child.id in reader.names:
-            return child.id, reader.names[child.id]
-    return ast.unparse(node), ()
+            reader.scratch(wrapper_text.viewed(keyword.value))
+    known = wrapper_text.is_effect(call, reader.names, reader.kernels)
+    return known and wrapper_text.arguments_known(call, reader.names)
 
 
 def _strided_bytes(call: ast.Call, symbols: Mapping[str, int]) -> int:
@@ -186,8 +193,11 @@ def _strided_bytes(call: ast.Call, symbols: Mapping[str, int]) -> int:
     stride = [_number(e, symbols) for e in _elements(call.args[1])]
     if 0 in size:
         return 0
-    dtype = next(a for a in [*call.args[2:], *(k.value for k in call.keywords)] if ast.unparse(a) in _ITEM_BYTES)
-    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * _ITEM_BYTES[ast.unparse(dtype)]
+    words = [ast.unparse(argument) for argument in (*call.args[2:], *(keyword.value for keyword in call.keywords))]
+    item_bytes = next((_ITEM_BYTES[word] for word in words if word in _ITEM_BYTES), None)
+    if item_bytes is None:
+        raise UnsupportedGraph("generated wrapper", f"an allocation with a dtype was wanted, {ast.unparse(call)!r} came")
+    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * item_bytes
 
 
 def _elements(node: ast.expr) -> list[ast.expr]:

@@ -1,6 +1,7 @@
 """The journal of the process: the records of the graphs compiled so far, and whoever wants to hear of a new one.
 
-Compilation may run in several threads; the journal is the one thing they share.
+Compilation may run in several threads. They share the journal, which has a lock, and what `compat.takeover` replaces in Inductor
+for a while, which has another.
 """
 
 from __future__ import annotations

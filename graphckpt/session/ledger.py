@@ -2,6 +2,8 @@
 
 On CUDA the allocator knows. Elsewhere every tensor that Python can reach is counted, each storage once.
 
+Optimizer state is reserved parameter by parameter: one that a live optimizer has state for is paid for already, in what is live.
+
 Not guaranteed on the CPU: tensors that only C++ holds (autograd's saved tensors of an eager region) are not seen.
 """
 
@@ -25,38 +27,38 @@ _MOMENTS = {"adam": 2, "sgd": 0}
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Bytes on one device: ``live_bytes`` of tensors, ``trainable_bytes`` of parameters that get gradients, ``total_bytes`` of the
-    device, ``free_bytes`` less a margin, and whether an optimizer already has its state."""
+    device, ``free_bytes`` less a margin, and ``stateless_bytes`` of those trainable parameters that no optimizer has state for."""
 
     live_bytes: int
     trainable_bytes: int
     total_bytes: int
     free_bytes: int
-    optimizer_has_state: bool
+    stateless_bytes: int
 
     def optimizer_reserve_bytes(self, optimizer: Literal["adam", "sgd"] | int) -> int:
-        """Bytes to set aside for optimizer state that does not exist yet: two moments for Adam, none for SGD, or as told."""
-        if self.optimizer_has_state:
-            return 0
+        """Bytes to set aside for optimizer state that does not exist yet: two moments for Adam, none for SGD; or as told, until
+        every trainable parameter has state."""
         if isinstance(optimizer, int):
-            return optimizer
-        return _MOMENTS[optimizer] * self.trainable_bytes
+            return optimizer if self.stateless_bytes or not self.trainable_bytes else 0
+        return _MOMENTS[optimizer] * self.stateless_bytes
 
 
 def take_ledger(device: torch.device) -> Ledger:
     """Count what is on ``device`` now."""
     live: dict[int, int] = {}
     trainable: dict[int, int] = {}
-    has_state = False
+    with_state: set[int] = set()
     # Cycles that wait for the collector would make the count depend on when it last ran.
     gc.collect()
     for thing in _reachable():
         if isinstance(thing, torch.optim.Optimizer):
-            has_state = has_state or bool(thing.state)
+            with_state.update(_addresses_with_state(thing, device))
         elif (storage := storage_on(thing, device)) is not None:
             address, size_bytes = storage
             live[address] = size_bytes
             if isinstance(thing, torch.nn.Parameter) and thing.requires_grad:
                 trainable[address] = size_bytes
+    stateless_bytes = sum(size_bytes for address, size_bytes in trainable.items() if address not in with_state)
     live_bytes = sum(live.values())
     if device.type == "cuda":
         free_bytes, total_bytes = torch.cuda.mem_get_info(device)
@@ -66,7 +68,17 @@ def take_ledger(device: torch.device) -> Ledger:
         page_bytes = os.sysconf("SC_PAGE_SIZE")
         total_bytes, free_bytes = (os.sysconf(name) * page_bytes for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
     margin_bytes = int(total_bytes * _MARGIN_SHARE)
-    return Ledger(live_bytes, sum(trainable.values()), total_bytes, max(0, free_bytes - margin_bytes), has_state)
+    trainable_bytes = sum(trainable.values())
+    return Ledger(live_bytes, trainable_bytes, total_bytes, max(0, free_bytes - margin_bytes), stateless_bytes)
+
+
+def _addresses_with_state(optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[int]:
+    """Storages of the parameters that an optimizer keeps something for; an optimizer that failed to be made has no ``state``."""
+    for parameter, state in getattr(optimizer, "state", {}).items():
+        # Looking a parameter up leaves an empty dictionary behind.
+        kept = bool(state) if isinstance(state, dict) else state is not None
+        if kept and isinstance(parameter, torch.Tensor) and (storage := storage_on(parameter, device)) is not None:
+            yield storage[0]
 
 
 def _reachable() -> Iterator[torch.Tensor | torch.optim.Optimizer]:

@@ -4,38 +4,17 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from graphckpt.compat.trace_log import emit_artifact
 
-TRACE = logging.getLogger("torch.__trace")
 
-
-class _Listener(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.heard.append(record)
-
-
-@pytest.fixture
-def listener() -> Iterator[_Listener]:
-    """The only listener of the trace."""
-    others, only = list(TRACE.handlers), _Listener()
-    TRACE.handlers[:] = [only]
-    yield only
-    TRACE.handlers[:] = others
-
-
-def test_an_artifact_is_heard_with_its_name_encoding_and_text(listener: _Listener) -> None:
+def test_an_artifact_is_heard_with_its_name_encoding_and_text(heard_in_trace: list[logging.LogRecord]) -> None:
     emit_artifact("graphckpt_plan", "json", lambda: '{\n"a": 1\n}')
     emit_artifact("graphckpt_report", "string", lambda: "text")
-    first, second = (vars(record) for record in listener.heard)
+    first, second = (vars(record) for record in heard_in_trace)
     assert first["metadata"]["artifact"] == {"name": "graphckpt_plan", "encoding": "json"}
     assert first["payload"] == '{\n"a": 1\n}'
     assert second["metadata"]["artifact"] == {"name": "graphckpt_report", "encoding": "string"}
@@ -43,10 +22,10 @@ def test_an_artifact_is_heard_with_its_name_encoding_and_text(listener: _Listene
     assert "stack" not in first["metadata"]
 
 
-def test_nobody_listens_so_no_text_is_made(listener: _Listener) -> None:
-    TRACE.handlers.clear()
+def test_nobody_listens_so_no_text_is_made(heard_in_trace: list[logging.LogRecord]) -> None:
+    logging.getLogger("torch.__trace").handlers.clear()
     emit_artifact("graphckpt_plan", "json", lambda: pytest.fail("made for nobody"))
-    assert listener.heard == []
+    assert heard_in_trace == []
 
 
 def test_torch_writes_it_into_its_trace_directory(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def _read(
     elements: Mapping[str, tuple[tuple[str, int], ...]] | None = None,
 ) -> Program:
     lines = "".join(f"        {line}\n" for line in body.strip("\n").splitlines())
-    source = f"import torch\nclass Runner:\n    def call(self, args):\n{lines}"
+    kernels = "cpp_fused_0 = async_compile.cpp_pybinding('')\ntriton_poi_fused_0 = async_compile.triton('')\n"
+    source = f"import torch\n{kernels}class Runner:\n    def call(self, args):\n{lines}"
     known, work, tuples = sizes or {}, scratch or {}, elements or {}
 
     def allocated(name: str) -> tuple[tuple[str, int], ...]:
@@ -166,11 +167,80 @@ return (buf0, buf1, buf2, s77, )
     assert [block for _, block in program.outputs][:3] == [2, 3, 4]
 
 
+def test_an_input_that_is_aligned_is_not_copied() -> None:
+    """x under its own name again, then under that of a view with other items: one block, dropped once."""
+    program = _read("""
+x, = args
+x = copy_if_misaligned(x)
+buf0 = aten.view.dtype(x, torch.int32)
+del x
+return (buf0, )
+""")
+    assert program.events == ()
+    assert program.outputs == (("buf0", 0),)
+
+
+def test_a_padded_buffer_is_allocated_whole() -> None:
+    """3 rows of 5 floats, 8 apart: 24 floats are taken, all but 3 are shown."""
+    program = _read("""
+x, = args
+buf0 = empty_strided_cuda((3, 8), (8, 1), torch.float32).as_strided((3, 5), (8, 1))
+return (buf0, )
+""")
+    assert program.events == (_take(1, 96, "buf0"),)
+
+
+def test_results_written_into_given_buffers_are_those_buffers() -> None:
+    """buf1 and buf2 are there; buf0 = (buf1, buf2) is one more name for both."""
+    program = _read(
+        """
+x, = args
+buf1 = empty_strided_cpu((4, ), (1, ), torch.float32)
+buf2 = empty_strided_cpu((8, ), (1, ), torch.float32)
+buf0 = torch.ops.mine.split.out(x, out0=buf1, out1=buf2)
+del buf1
+del buf0
+return (buf2, )
+""",
+        elements={"buf0": (("buf1", 16), ("buf2", 32))},
+    )
+    assert program.events == (_take(1, 16, "buf1"), _take(2, 32, "buf2"), _drop(1, "buf0"))
+
+
+def test_a_reduction_finished_outside_of_its_kernel() -> None:
+    """The second half of a workspace is summed up into buf0, which does not keep the workspace."""
+    program = _read(
+        """
+x, = args
+workspace_0 = empty_strided_cuda((64, ), (1, ), torch.float32)
+triton_poi_fused_0.run(x, workspace_0, 4, 8, stream=raw_stream0)
+buf0 = workspace_0[1 * (4) * (8) : (1 + 1) * (4) * (8)].view(4, 8).sum(dim=0).view([8]).to(torch.bfloat16)
+del workspace_0
+return (buf0, )
+""",
+        sizes={"buf0": 16},
+    )
+    assert program.events == (_take(1, 256, "workspace_0"), _take(2, 16, "buf0"), _drop(1, "workspace_0"))
+
+
+def test_a_descriptor_of_a_buffer_holds_it() -> None:
+    program = _read("""
+x, = args
+buf0 = empty_strided_cuda((8, 8), (8, 1), torch.float32)
+desc_0 = triton.tools.tensor_descriptor.TensorDescriptor.from_tensor(buf0, [4, 4])
+triton_poi_fused_0.run(desc_0, x, stream=raw_stream0)
+del buf0
+return (x, )
+""")
+    assert program.events == (_take(1, 256, "buf0"),)
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ("buf0 = empty_strided_cpu((s0, ), (1, ), torch.float32)", "a number was wanted, s0 came"),
         ("buf0 = empty_strided_cpu(shape, (1, ), torch.float32)", "a tuple of sizes was wanted, shape came"),
+        ("buf0 = empty_strided_cpu((2, ), (1, ), torch.float17)", "an allocation with a dtype was wanted"),
     ],
 )
 def test_what_cannot_be_read_is_refused(body: str, message: str) -> None:

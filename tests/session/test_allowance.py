@@ -10,8 +10,8 @@ from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for, warn_abov
 from graphckpt.session.ledger import Ledger
 from graphckpt.units import parse_size
 
-LEDGER = Ledger(live_bytes=300, trainable_bytes=100, total_bytes=1000, free_bytes=600, optimizer_has_state=False)
-WITH_STATE = Ledger(live_bytes=500, trainable_bytes=100, total_bytes=1000, free_bytes=400, optimizer_has_state=True)
+LEDGER = Ledger(live_bytes=300, trainable_bytes=100, total_bytes=1000, free_bytes=600, stateless_bytes=100)
+WITH_STATE = Ledger(live_bytes=500, trainable_bytes=100, total_bytes=1000, free_bytes=400, stateless_bytes=0)
 
 
 def _options(kind: str, size: str | int, source: str = "options", **others: object) -> Options:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,26 +9,6 @@ import pytest
 from graphckpt.report.render import full_text, summary_line, to_json
 from graphckpt.session.journal import Journal
 from tests.report.records import SMALL
-
-TRACE = logging.getLogger("torch.__trace")
-
-
-class _Listener(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.heard.append(record)
-
-
-@pytest.fixture
-def listener() -> Iterator[_Listener]:
-    """The only listener of the trace."""
-    others, only = list(TRACE.handlers), _Listener()
-    TRACE.handlers[:] = [only]
-    yield only
-    TRACE.handlers[:] = others
 
 
 def test_a_record_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -54,11 +33,11 @@ def test_percent_signs_are_text(caplog: pytest.LogCaptureFixture) -> None:
     assert "% / recompute" in caplog.text
 
 
-def test_the_trace_gets_the_plan_and_the_report(listener: _Listener) -> None:
+def test_the_trace_gets_the_plan_and_the_report(heard_in_trace: list[logging.LogRecord]) -> None:
     Journal().add(SMALL)
-    names = [vars(record)["metadata"]["artifact"]["name"] for record in listener.heard]
+    names = [vars(record)["metadata"]["artifact"]["name"] for record in heard_in_trace]
     assert names == ["graphckpt_plan", "graphckpt_report"]
-    plan, report = (vars(record)["payload"] for record in listener.heard)
+    plan, report = (vars(record)["payload"] for record in heard_in_trace)
     assert plan == to_json(SMALL)
     assert json.loads(plan)["record"]["plan"] == "every_2:first_3"
     assert report == full_text(SMALL)

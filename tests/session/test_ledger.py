@@ -124,24 +124,103 @@ def test_things_that_pretend_to_be_tensors_are_not_asked() -> None:
     assert _added(_Proxy) == (0, 0)
 
 
-def test_an_optimizer_has_state_after_its_first_step() -> None:
-    """Adam: two moments of 256 bytes and a step counter."""
+def _layer() -> nn.Linear:
+    """64 trainable floats with a gradient."""
     layer = nn.Linear(8, 8, bias=False)
     layer.weight.grad = torch.zeros(8, 8)
-    before = take_ledger(CPU)
-    optimizer = torch.optim.Adam(layer.parameters(), foreach=False)
-    assert take_ledger(CPU).optimizer_has_state is before.optimizer_has_state
-    optimizer.step()
+    return layer
+
+
+def _stateless_bytes() -> int:
+    return take_ledger(CPU).stateless_bytes
+
+
+def test_a_parameter_has_state_after_the_first_step_of_its_optimizer() -> None:
+    """Two layers; Adam of the first: two moments of 256 bytes and a step counter. Then a second one, of the other layer."""
+    before_bytes = _stateless_bytes()
+    layers = _layer(), _layer()
+    assert _stateless_bytes() - before_bytes == 512
+    live_bytes = take_ledger(CPU).live_bytes
+    first = torch.optim.Adam(layers[0].parameters(), foreach=False)
+    assert _stateless_bytes() - before_bytes == 512
+    first.step()
     after = take_ledger(CPU)
-    assert after.optimizer_has_state
-    assert after.live_bytes - before.live_bytes == 2 * 256 + 4
+    assert after.live_bytes - live_bytes == 2 * 256 + 4
+    assert after.stateless_bytes - before_bytes == 256
+    second = torch.optim.Adam(layers[1].parameters(), foreach=False)
+    second.step()
+    assert _stateless_bytes() == before_bytes
 
 
-@pytest.mark.parametrize(("optimizer", "reserve_bytes"), [("adam", 200), ("sgd", 0), (7, 7), (0, 0)])
-def test_the_reserve(optimizer: str | int, reserve_bytes: int) -> None:
-    """100 trainable bytes; nothing is reserved once the state is there."""
-    for has_state, wanted_bytes in ((False, reserve_bytes), (True, 0)):
-        assert Ledger(0, 100, 0, 0, has_state).optimizer_reserve_bytes(optimizer) == wanted_bytes
+def test_parameters_added_to_an_optimizer_that_has_run_have_no_state() -> None:
+    """As where a part of a model is unfrozen later."""
+    before_bytes, layers = _stateless_bytes(), (_layer(), _layer())
+    optimizer = torch.optim.Adam(layers[0].parameters(), foreach=False)
+    optimizer.step()
+    optimizer.add_param_group({"params": list(layers[1].parameters())})
+    assert _stateless_bytes() - before_bytes == 256
+    assert not optimizer.state[layers[1].weight]
+    assert _stateless_bytes() - before_bytes == 256
+    optimizer.step()
+    assert _stateless_bytes() == before_bytes
+
+
+def test_frozen_parameters_have_no_state_to_come() -> None:
+    before_bytes, layer = _stateless_bytes(), _layer()
+    layer.requires_grad_(False)
+    assert _stateless_bytes() == before_bytes
+    layer.requires_grad_(True)
+    assert _stateless_bytes() - before_bytes == 256
+
+
+def test_state_goes_with_its_optimizer() -> None:
+    before_bytes, layer = _stateless_bytes(), _layer()
+    optimizer = torch.optim.Adam(layer.parameters(), foreach=False)
+    optimizer.step()
+    assert _stateless_bytes() == before_bytes
+    del optimizer
+    assert _stateless_bytes() - before_bytes == 256
+
+
+def test_an_optimizer_that_failed_to_be_made_does_not_disturb() -> None:
+    """It is still in sight, and has no ``state``."""
+    layer = _layer()
+    half_made = torch.optim.Adam.__new__(torch.optim.Adam, layer.parameters())
+    assert not hasattr(half_made, "state")
+    assert _stateless_bytes() >= 256
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "stateless_bytes", "reserve_bytes"),
+    [
+        ("adam", 100, 200),
+        ("adam", 40, 80),
+        ("adam", 0, 0),
+        ("sgd", 100, 0),
+        ("sgd", 40, 0),
+        (7, 100, 7),
+        (7, 40, 7),
+        (7, 0, 0),
+        (0, 100, 0),
+    ],
+)
+def test_the_reserve(optimizer: str | int, stateless_bytes: int, reserve_bytes: int) -> None:
+    """100 trainable bytes: state is to come for those that have none; as told until none is to come."""
+    assert Ledger(0, 100, 0, 0, stateless_bytes).optimizer_reserve_bytes(optimizer) == reserve_bytes
+
+
+def test_the_reserve_is_as_told_where_no_parameter_is_seen() -> None:
+    """What is trained may be no `nn.Parameter`."""
+    assert Ledger(0, 0, 0, 0, 0).optimizer_reserve_bytes(7) == 7
+    assert Ledger(0, 0, 0, 0, 0).optimizer_reserve_bytes("adam") == 0
+
+
+def test_on_cuda_the_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1000 bytes, 100 of them free, 300 kept by the allocator, of which 250 are taken: 150 are free, less a margin of 50."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 250)
+    assert take_ledger(torch.device("cuda", 0)) == Ledger(250, 0, 1000, 100, 0)
 
 
 def test_the_device() -> None:
