@@ -33,8 +33,9 @@ class EagerLowerer:
     runs: int = 0
     seconds: float = 0.0
 
-    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule) -> DryStep:
-        """The step that runs both modules as they are."""
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
+        """The step that runs both modules as they are; their order always holds."""
+        del hold_order
         started = time.perf_counter()
         passes = read_nodes(forward), read_nodes(backward)
         step = step_of(*passes, backward, self.num_forward_outputs, self.spec)

@@ -46,8 +46,11 @@ class DryLowerer:
     runs: int = 0
     seconds: float = 0.0
 
-    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule) -> DryStep:
-        """Lower copies of both modules, forward first: its output strides are backward's input strides."""
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
+        """Lower copies of both modules, forward first: its output strides are backward's input strides.
+
+        ``hold_order``: the modules' order is kept as far as Inductor can be told to; otherwise everything is as in stock.
+        """
         started = time.perf_counter()
         low_forward = lower_dry(
             forward,
@@ -57,6 +60,7 @@ class DryLowerer:
             static_inputs=self.static_inputs,
             input_strides={},
             measure=self.meter.peak_bytes,
+            hold_order=hold_order,
         )
         low_backward = lower_dry(
             backward,
@@ -66,6 +70,7 @@ class DryLowerer:
             static_inputs=(),
             input_strides=low_forward.output_strides,
             measure=self.meter.peak_bytes,
+            hold_order=hold_order,
         )
         step = step_of(low_forward, low_backward, backward, self.num_forward_outputs, self.spec)
         self.runs += 1

@@ -7,7 +7,7 @@ would be loaded, so post-grad passes, fusion, ordering, buffer reuse and every `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from torch._inductor.virtualized import V
 
 from graphckpt.compat import aot
 from graphckpt.compat.fake import size_hint
+from graphckpt.compat.ordering import order_held
 from graphckpt.compat.takeover import KeptLowering, Lowerings, StoppedDry, lowering_kept
 from graphckpt.compat.wrapper import BufferFacts, read_program
 from graphckpt.ir.program import Program
@@ -41,13 +42,14 @@ class Kernel:
 @dataclass(frozen=True, slots=True)
 class DryLowering:
     """What Inductor will do with a graph: its memory program, its kernels, the traced nodes that get a buffer of their own, and the
-    strides it chose for the results, where they are known numbers."""
+    strides it chose for the results, where they are known numbers. ``key``: what it is kept under, "" where nothing was lowered."""
 
     program: Program
     kernels: tuple[Kernel, ...]
     materialised: frozenset[str]
     output_strides: Mapping[str, tuple[int, ...]]
     source: str
+    key: str = ""
 
 
 def lower_dry(
@@ -59,12 +61,13 @@ def lower_dry(
     static_inputs: Sequence[int],
     input_strides: Mapping[str, tuple[int, ...]],
     measure: MeasureFn,
+    hold_order: bool,
 ) -> DryLowering:
     """Lower a copy of ``module`` without compiling it; ``lowerings`` keeps the work for a real compilation of the same graph.
 
     ``num_user_outputs``: how many leading forward outputs go to the caller; ``static_inputs``: forward inputs with fixed addresses;
     ``input_strides``: those that the forward pass gives backward's inputs; ``measure``: peak bytes an aten kernel allocates,
-    outputs included, from its target and fake arguments.
+    outputs included, from its target and fake arguments; ``hold_order``: keep the order of the nodes (`graphckpt.compat.ordering`).
     """
     module = aot.copy_module(module)
     output = module.graph.find_nodes(op="output")[0]
@@ -78,7 +81,8 @@ def lower_dry(
     launched: list[Kernel] = []
     found: list[KeptLowering] = []
     settings = inductor_config.patch(force_disable_caches=True, _post_fusion_custom_pass=_collector(launched))
-    with lowering_kept(lowerings, found), settings, suppress(StoppedDry):
+    held = order_held() if hold_order else nullcontext()
+    with lowering_kept(lowerings, found), settings, held, suppress(StoppedDry):
         inductor_compile.compile_fx_inner(
             module, inputs, static_input_idxs=static, is_backward=is_backward, is_inference=False
         )
@@ -97,7 +101,7 @@ def lower_dry(
         outputs=tuple((name, block) for name, (_, block) in zip(results, program.outputs, strict=True)),
     )
     strides = _known_strides(results, found[0].result.output_strides)
-    return DryLowering(program, tuple(launched), frozenset(made_from.values()), strides, source)
+    return DryLowering(program, tuple(launched), frozenset(made_from.values()), strides, source, found[0].key)
 
 
 def _shows_gradients() -> bool:

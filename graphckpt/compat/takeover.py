@@ -4,13 +4,19 @@ Read in torch 2.13. Both go through ``compile_fx_inner``; between them stands ``
 loads the generated source. Dry, the loading (it compiles C++ or Triton) is deferred and the result kept under the graph's
 signature. Later, a graph of the same signature gets the kept result, loaded then. Caches, post-compilation and what depends on
 the moment stay with ``compile_fx_inner``.
+
+What is replaced in Inductor meanwhile is seen by the whole process. One lock is held for as long as anything is replaced, so two
+threads that compile cannot put back each other's replacements; a replacement acts in the thread that made it, so a thread that
+compiles with another backend gets Inductor's own. Dynamo holds its compile lock around forward, and Inductor around a backward
+that autograd's thread compiles late, but neither does where AOTAutograd is called directly. Ours is taken inside of theirs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +26,13 @@ from torch._inductor import config as inductor_config
 from torch._inductor.codecache import PyCodeCache
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
+
+from graphckpt.compat.ordering import order_held
+from graphckpt.errors import UnsupportedGraph
+
+Function = Callable[..., Any]
+# Re-entrant: loading is replaced while lowering is.
+_REPLACING = threading.RLock()
 
 
 class StoppedDry(BaseException):
@@ -43,6 +56,7 @@ class _Deferred:
 class KeptLowering:
     """A finished lowering: Inductor's result, the generated module still to load, the lowered graph and its fused schedule."""
 
+    key: str
     result: Any
     module: _Deferred
     graph: GraphLowering
@@ -51,14 +65,17 @@ class KeptLowering:
 
 @dataclass(slots=True)
 class Lowerings:
-    """Lowerings done dry, by signature. `forget` drops them when the compilation they were made for is over."""
+    """Lowerings done dry, by signature; each holds its whole graph until it is taken or dropped. Backward takes its own when it
+    first runs. ``hold_order``: how to lower a graph that none was kept for."""
 
     kept: dict[str, KeptLowering] = field(default_factory=dict)
     taken: int = 0
+    hold_order: bool = False
 
-    def forget(self) -> None:
-        """Let go of what was kept: a lowering holds its whole graph."""
-        self.kept.clear()
+    def settle(self, keys: Collection[str], *, hold_order: bool) -> None:
+        """A plan was chosen: keep its lowerings alone."""
+        self.kept = {key: kept for key, kept in self.kept.items() if key in keys}
+        self.hold_order = hold_order
 
 
 def signature(module: fx.GraphModule, inputs: Sequence[Any], kwargs: Mapping[str, object]) -> str:
@@ -75,37 +92,43 @@ def signature(module: fx.GraphModule, inputs: Sequence[Any], kwargs: Mapping[str
 
 @contextmanager
 def lowering_kept(lowerings: Lowerings, found: list[KeptLowering]) -> Iterator[None]:
-    """Inside, ``compile_fx_inner`` lowers, appends the result to ``found``, keeps it, and ends with `StoppedDry`."""
-    lower = inductor_compile.fx_codegen_and_compile
+    """Inside, ``compile_fx_inner`` lowers, appends the result to ``found``, keeps it, and ends with `StoppedDry`.
 
-    def keep(module: fx.GraphModule, inputs: Sequence[Any], checked: Sequence[int], **kwargs: Any) -> Any:
+    Raises:
+        UnsupportedGraph: on leaving, if a graph was lowered to something else than a Python wrapper of this process.
+    """
+    missed = False
+
+    def keep(lower: Function, module: fx.GraphModule, inputs: Sequence[Any], *checked: Any, **kwargs: Any) -> Any:
+        nonlocal missed
         key = signature(module, inputs, kwargs)
-        graphs: list[GraphLowering] = []
-        modules: list[_Deferred] = []
-        with _loading_deferred(graphs, modules):
-            result = lower(module, inputs, checked, **kwargs)
-        kept = KeptLowering(result, modules[-1], graphs[-1], list(graphs[-1].scheduler.nodes))
-        found.append(kept)
-        lowerings.kept[key] = kept
+        deferred: list[tuple[GraphLowering, _Deferred]] = []
+        with _loading_deferred(module, deferred):
+            result = lower(module, inputs, *checked, **kwargs)
+        missed = missed or not deferred
+        for graph, generated in deferred:
+            lowerings.kept[key] = KeptLowering(key, result, generated, graph, list(graph.scheduler.nodes))
+            found.append(lowerings.kept[key])
         raise StoppedDry
 
     with _replaced(inductor_compile, "fx_codegen_and_compile", keep):
         yield
+    if missed:
+        raise UnsupportedGraph("generated wrapper", "a Python module made in this process was wanted, and none was made")
 
 
-def compile_inner_taking_over(lowerings: Lowerings) -> Callable[..., Any]:
+def compile_inner_taking_over(lowerings: Lowerings) -> Function:
     """``compile_fx_inner``, but a graph that ``lowerings`` knows is not lowered again."""
 
+    def take_over(lower: Function, module: fx.GraphModule, inputs: Sequence[Any], *checked: Any, **kwargs: Any) -> Any:
+        kept = lowerings.kept.pop(signature(module, inputs, kwargs), None)
+        if kept is None or not _schedule_unchanged(kept):
+            with order_held() if lowerings.hold_order else nullcontext():
+                return lower(module, inputs, *checked, **kwargs)
+        lowerings.taken += 1
+        return _load(kept)
+
     def compile_inner(module: fx.GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Any:
-        lower = inductor_compile.fx_codegen_and_compile
-
-        def take_over(graph: fx.GraphModule, real_inputs: Sequence[Any], checked: Sequence[int], **inner: Any) -> Any:
-            kept = lowerings.kept.pop(signature(graph, real_inputs, inner), None)
-            if kept is None or not _schedule_unchanged(kept):
-                return lower(graph, real_inputs, checked, **inner)
-            lowerings.taken += 1
-            return _load(kept)
-
         with _replaced(inductor_compile, "fx_codegen_and_compile", take_over):
             return inductor_compile.compile_fx_inner(module, inputs, **kwargs)
 
@@ -135,28 +158,44 @@ def _load(kept: KeptLowering) -> Any:
 
 
 @contextmanager
-def _loading_deferred(graphs: list[GraphLowering], modules: list[_Deferred]) -> Iterator[None]:
-    """Note each graph that is lowered, and stand in for the module that would be loaded."""
-    to_module = GraphLowering.compile_to_module
+def _loading_deferred(module: fx.GraphModule, deferred: list[tuple[GraphLowering, _Deferred]]) -> Iterator[None]:
+    """Stand in for the module generated for ``module``, and note it with its graph.
 
-    def noting(graph: GraphLowering) -> Any:
-        graphs.append(graph)
-        return to_module(graph)
+    Only the step that writes and loads this graph's finished text sees the stand-in: what Inductor loads while it lowers (kernels
+    to autotune, whole graphs to benchmark) it wants to run.
+    """
 
-    def defer(*args: Any, **kwargs: Any) -> _Deferred:
-        modules.append(_Deferred((args, kwargs), str(args[1])))
-        return modules[-1]
+    def load_lines(load_text: Function, graph: GraphLowering, *text: Any) -> Any:
+        if graph.module is not module:
+            return load_text(graph, *text)
 
-    with _replaced(GraphLowering, "compile_to_module", noting), _replaced(PyCodeCache, "load_by_key_path", defer):
+        def defer(_: Function, *args: Any, **kwargs: Any) -> _Deferred:
+            deferred.append((graph, _Deferred((args, kwargs), str(args[1]))))
+            return deferred[-1][1]
+
+        with _replaced(PyCodeCache, "load_by_key_path", defer):
+            return load_text(graph, *text)
+
+    with _replaced(GraphLowering, "_compile_to_module_lines", load_lines):
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """An attribute set for a while; the descriptor itself is put back, so a class method stays one."""
-    original = vars(owner)[name]
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+def _replaced(owner: Any, name: str, value: Function) -> Iterator[None]:
+    """A function replaced for a while: calls of this thread go to ``value``, with the original before their arguments.
+
+    The lock is held from before the original is read until its descriptor is back, so a class method stays one.
+    """
+    with _REPLACING:
+        descriptor, original, owner_thread = vars(owner)[name], getattr(owner, name), threading.get_ident()
+
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != owner_thread:
+                return original(*args, **kwargs)
+            return value(original, *args, **kwargs)
+
+        setattr(owner, name, replacement)
+        try:
+            yield
+        finally:
+            setattr(owner, name, descriptor)

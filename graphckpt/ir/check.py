@@ -68,6 +68,10 @@ def check_plan(graph: Graph, plan: Plan) -> None:
     for index in graph.backward_outputs:
         if not there[index]:
             _refuse(graph, index, f"leaves the backward pass, but plan {plan.name!r} never computes it")
+    for index in plan.hold:
+        _check_listed(graph, plan, index)
+        if not there[index] or graph.ops[index].kind is not OpKind.COMPUTE:
+            _refuse(graph, index, f"is held by plan {plan.name!r}, wanted something that it computes")
 
 
 def _check_references(graph: Graph, index: int, op: Op) -> None:

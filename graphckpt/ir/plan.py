@@ -1,8 +1,9 @@
-"""A plan: the order of both passes, with repeats, and nothing else. Frozen; a rewrite reads it and never decides.
+"""A plan: the order of both passes, with repeats, and what must hold its place. Frozen; a rewrite reads it and never decides.
 
 A plan lists operation numbers for the forward and for the backward pass. Inputs and tangents are not listed. A step reads the
 *latest* computation of each of its inputs; what a backward step reads from the forward pass is thereby saved. An operation
-listed again is recomputed into fresh storage.
+listed again is recomputed into fresh storage. Operations to *hold* get a buffer at each of their places: an inner compiler may
+not compute them later, inside of whoever reads them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from graphckpt.ir.graph import Graph, OpKind
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``forward`` and ``backward``: operation numbers in execution order; ``name``: the policy it came from."""
+    """``forward`` and ``backward``: operation numbers in execution order; ``name``: the policy it came from; ``hold``: operation
+    numbers, ascending."""
 
     name: str
     forward: tuple[int, ...]
     backward: tuple[int, ...]
+    hold: tuple[int, ...] = ()
 
 
 def saved_values(graph: Graph, plan: Plan) -> tuple[int, ...]:

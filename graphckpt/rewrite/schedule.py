@@ -2,7 +2,7 @@
 
 What enters: the joint graph, its lowering and a checked `Plan`. What leaves: two modules in AOTAutograd's conventions whose
 nodes stand in exactly the plan's order. Recomputed nodes are copies named ``<name>_again``, ``<name>_again_1`` and so on;
-everything else keeps its name. The joint graph that came in is not touched.
+everything else keeps its name. Behind each node that the plan holds stands a fence. The joint graph that came in is not touched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, cast
 from torch import fx
 
 from graphckpt.compat import aot
+from graphckpt.compat.fence import append_fence
 from graphckpt.ir.graph import OpKind
 from graphckpt.ir.plan import Plan
 from graphckpt.trace.lower import Lowered
@@ -35,12 +36,13 @@ def _schedule(
     for op, node in zip(lowered.graph.ops, lowered.nodes, strict=True):
         if op.kind in (OpKind.INPUT, OpKind.TANGENT):
             latest[node] = graph.node_copy(node, lambda n: latest[n])
-    _emit(graph, lowered, plan.forward, latest)
+    hold = frozenset(plan.hold)
+    _emit(graph, lowered, plan.forward, hold, latest)
     available = dict(latest)
     first_backward = set(latest.values())
     results = aot.joint_outputs(joint, num_forward_outputs)
     forward_results = [available.get(out, out) if isinstance(out, fx.Node) else out for out in results.forward]
-    read = _emit(graph, lowered, plan.backward, latest)
+    read = _emit(graph, lowered, plan.backward, hold, latest)
     backward_results = [latest[out] if isinstance(out, fx.Node) else out for out in results.backward]
     read += [out for out in backward_results if isinstance(out, fx.Node)]
     output = joint.graph.find_nodes(op="output")[0]
@@ -50,7 +52,7 @@ def _schedule(
 
 
 def _emit(
-    graph: fx.Graph, lowered: Lowered, steps: Sequence[int], latest: dict[fx.Node, fx.Node]
+    graph: fx.Graph, lowered: Lowered, steps: Sequence[int], hold: frozenset[int], latest: dict[fx.Node, fx.Node]
 ) -> list[fx.Node]:
     """Append the steps, each reading the latest copies; returns every node that was read."""
     read: list[fx.Node] = []
@@ -61,5 +63,5 @@ def _emit(
         copied = graph.create_node(node.op, node.target, args, kwargs, name, node.type)
         copied.meta = dict(node.meta)
         read += copied.all_input_nodes
-        latest[node] = copied
+        latest[node] = append_fence(graph, copied) if step in hold else copied
     return read

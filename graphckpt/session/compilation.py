@@ -66,7 +66,6 @@ class Compilation:
         if self.options.inner == "eager":
             return eager.compile_eager(self.module, self.inputs, self.partition)
         compiled = inductor.compile_with(self.module, self.inputs, self.partition, self.key, self.patches, self.lowerings)
-        self.lowerings.forget()
         directory = caches.report_directory()
         if not self.planned and directory is not None:
             for record in ReportStore(directory).load(self.key):
@@ -93,6 +92,7 @@ class Compilation:
         except (UnsupportedGraph, PlanError) as error:
             if self.options.on_infeasible == "error" and is_limited(self.options):
                 raise
+            self.lowerings.settle((), hold_order=False)
             _logger.warning("graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s", error)
             return stock_only(given)
 
@@ -107,6 +107,7 @@ class Compilation:
             lowerer = EagerLowerer(spec, given.num_forward_outputs)
         with inductor.patched(self.patches):
             planned = plan_joint(given, self.options, lowerer, self._budget, self._dump_lowered(graph_id))
+        self.lowerings.settle({planned.step.forward.key, planned.step.backward.key}, hold_order=planned.holds_order)
         budget = self._budget(planned.stock_step.peak.peak_bytes)
         warn_above_device(budget, self._ledger)
         notes = self._notes(meter, has_checkpoint_tags(given.module))

@@ -18,7 +18,7 @@ def describe(
 ) -> Record:
     """The record of one planned graph."""
     graph, choice = planned.lowered.graph, planned.choice
-    plan = planned.frontier[choice.index].plan
+    plan = planned.plan
     exact = dict(choice.looked_at)
     tensors = tensor_entries(graph, plan, planned.stock)
     saved = saved_values(graph, plan)

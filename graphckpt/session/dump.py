@@ -22,8 +22,7 @@ def dump_graph(directory: Path, graph_id: int, graph: Graph, stock: Plan) -> Non
 def dump_planned(directory: Path, graph_id: int, planned: Planned, record: Record) -> None:
     """The chosen plan, the record as text and JSON, and the wrappers that Inductor generates for it."""
     folder = _folder(directory, graph_id)
-    plan = planned.frontier[planned.choice.index].plan
-    (folder / "plan.txt").write_text(_plan_text(planned.lowered.graph, plan))
+    (folder / "plan.txt").write_text(_plan_text(planned.lowered.graph, planned.plan))
     (folder / "report.txt").write_text(full_text(record))
     (folder / "report.json").write_text(to_json(record))
     (folder / "forward_wrapper.py").write_text(planned.step.forward.source)
@@ -41,4 +40,6 @@ def _plan_text(graph: Graph, plan: Plan) -> str:
     lines += [f"  %{i} {graph.ops[i].name}" for i in plan.forward]
     lines.append("backward")
     lines += [f"  %{i} {graph.ops[i].name}" for i in plan.backward]
+    lines.append("hold")
+    lines += [f"  %{i} {graph.ops[i].name}" for i in plan.hold]
     return "\n".join(lines) + "\n"

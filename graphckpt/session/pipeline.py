@@ -26,6 +26,7 @@ from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
 from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.frontier import Choice, Ranked, choose, last_resort, pareto, rank_plans
+from graphckpt.solve.order import values_to_hold
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
 from graphckpt.trace.lower import Lowered, lower_joint
 
@@ -49,12 +50,18 @@ class Planned:
     forward: fx.GraphModule
     backward: fx.GraphModule
     lowered: Lowered
+    plan: Plan
     stock: Plan
     stock_step: DryStep
     step: DryStep
     frontier: tuple[Ranked, ...]
     choice: Choice
     plan_seconds: float
+
+    @property
+    def holds_order(self) -> bool:
+        """Whether Inductor must keep the modules' order: always, but for stock's own plan."""
+        return self.choice.index != 0
 
 
 class Lowerer(Protocol):
@@ -67,11 +74,12 @@ class Lowerer(Protocol):
     def spec(self) -> DeviceSpec:
         """The device that modelled times are for."""
 
-    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule) -> DryStep:
-        """The step that executes both modules."""
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
+        """The step that executes both modules, in their order if it is to be held."""
 
 
 class _Candidate(NamedTuple):
+    plan: Plan
     modules: aot.Partition
     step: DryStep
 
@@ -106,14 +114,14 @@ def plan_joint(
         modules = split_by_plan(joint, lowered, stock, outputs)
     plan_seconds = time.perf_counter() - started
     # What no budget would need, and which values Inductor gives a buffer.
-    candidates = {0: _Candidate(modules, lowerer.lower(*modules))}
+    candidates = {0: _Candidate(stock, modules, lowerer.lower(*modules, hold_order=False))}
     stock_step = candidates[0].step
     allowance_bytes = budget_for(stock_step.peak.peak_bytes).allowance_bytes
 
     if options.policy is None and stock_step.peak.peak_bytes <= allowance_bytes:
         alone = (Ranked(stock, stock_step.peak.peak_bytes, stock_step.time_us),)
         fits = Choice(0, stock_step.peak.peak_bytes, True, ((0, stock_step.peak.peak_bytes),))
-        return Planned(*modules, lowered, stock, stock_step, stock_step, alone, fits, plan_seconds)
+        return Planned(*modules, lowered, stock, stock, stock_step, stock_step, alone, fits, plan_seconds)
 
     # The frontier, from the model; then the budget's choice among it, by exact peaks.
     started = time.perf_counter()
@@ -122,14 +130,15 @@ def plan_joint(
 
     def exact_peak(index: int) -> int:
         plan = frontier[index].plan
+        plan = replace(plan, hold=values_to_hold(lowered.graph, plan))
         check_plan(lowered.graph, plan)
         split = split_by_plan(joint, lowered, plan, outputs)
-        candidates[index] = _Candidate(split, lowerer.lower(*split))
+        candidates[index] = _Candidate(plan, split, lowerer.lower(*split, hold_order=True))
         return candidates[index].step.peak.peak_bytes
 
     choice = _choose(frontier, options.policy, allowance_bytes, exact_peak, stock_step.peak.peak_bytes)
     chosen = candidates[choice.index]
-    return Planned(*chosen.modules, lowered, stock, stock_step, chosen.step, frontier, choice, plan_seconds)
+    return Planned(*chosen.modules, lowered, chosen.plan, stock, stock_step, chosen.step, frontier, choice, plan_seconds)
 
 
 def replans_regions(options: Options) -> bool:

@@ -39,6 +39,7 @@ def _lower_both(
         static_inputs=static_inputs,
         input_strides={},
         measure=_no_workspace,
+        hold_order=False,
     )
     second = dry.lower_dry(
         modules[1],
@@ -48,6 +49,7 @@ def _lower_both(
         static_inputs=(),
         input_strides=first.output_strides,
         measure=_no_workspace,
+        hold_order=False,
     )
     return first, second
 

@@ -3,21 +3,26 @@
     x, w -> mm -> mm(., w)
 """
 
+import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import fx
+from torch._inductor import codecache
 from torch._inductor import compile_fx as inductor_compile
 from torch._inductor import config as inductor_config
 from torch._inductor.codecache import PyCodeCache
 from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphckpt.compat import dry, takeover
-from graphckpt.compat.takeover import KeptLowering, Lowerings, compile_inner_taking_over, signature
+from graphckpt.compat.takeover import KeptLowering, Lowerings, compile_inner_taking_over, lowering_kept, signature
+from graphckpt.errors import UnsupportedGraph
 
 CALL = {"static_input_idxs": [], "is_backward": False, "is_inference": False}
 
@@ -25,7 +30,7 @@ CALL = {"static_input_idxs": [], "is_backward": False, "is_inference": False}
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     """What is replaced in Inductor for a while is put back, as the descriptors that were there."""
-    places = [(inductor_compile, "fx_codegen_and_compile"), (GraphLowering, "compile_to_module")]
+    places = [(inductor_compile, "fx_codegen_and_compile"), (GraphLowering, "_compile_to_module_lines")]
     places.append((PyCodeCache, "load_by_key_path"))
     before = [vars(owner)[name] for owner, name in places]
     with inductor_config.patch(force_disable_caches=True):
@@ -51,6 +56,7 @@ def _lower_dry(module: fx.GraphModule, lowerings: Lowerings) -> dry.DryLowering:
         static_inputs=(),
         input_strides={},
         measure=lambda *_: 0,
+        hold_order=False,
     )
 
 
@@ -79,7 +85,10 @@ def test_another_graph_is_lowered_itself() -> None:
     (product,) = _compile(lowerings, module, inputs)([x.clone(), w])
     assert (lowerings.taken, len(lowerings.kept)) == (0, 1)
     torch.testing.assert_close(product, x @ w)
-    lowerings.forget()
+    (key,) = lowerings.kept
+    lowerings.settle({key}, hold_order=False)
+    assert list(lowerings.kept) == [key]
+    lowerings.settle((), hold_order=False)
     assert lowerings.kept == {}
 
 
@@ -108,7 +117,7 @@ def test_the_signature_is_the_graph_its_inputs_and_how_it_is_called() -> None:
 def test_a_users_pass_that_reorders_the_schedule_is_obeyed(hook: Callable[..., object] | None, unchanged: bool) -> None:
     """The pass is shown a copy of the schedule; if it wants another one, the graph is lowered again."""
     schedule = ["first", "second"]
-    kept = KeptLowering(None, SimpleNamespace(), SimpleNamespace(), schedule)  # type: ignore[arg-type]
+    kept = KeptLowering("key", None, SimpleNamespace(), SimpleNamespace(), schedule)  # type: ignore[arg-type]
     with inductor_config.patch(_post_fusion_custom_pass=hook):
         assert takeover._schedule_unchanged(kept) is unchanged
     assert schedule == ["first", "second"]
@@ -127,4 +136,86 @@ def test_a_failing_lowering_leaves_inductor_as_it_was(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(GraphLowering, "run", fail)
     with pytest.raises(Exception, match="half-way"):
+        _lower_dry(_traced()[0], Lowerings())
+
+
+def _lower_with(pre_fusion: Callable[[list[Any]], list[Any]]) -> str:
+    """The text of the products lowered dry; ``pre_fusion`` is called inside their code generation."""
+    with inductor_config.patch(_pre_fusion_custom_pass=pre_fusion):
+        return _lower_dry(_traced()[0], Lowerings()).source
+
+
+def test_what_a_lowering_loads_is_real_and_the_graph_it_makes_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As autotuning does: a module is written and loaded while code is generated, and run at once. Nothing else is run."""
+    loaded: list[ModuleType] = []
+    run: list[str] = []
+    run_file = codecache._reload_python_module
+
+    def run_noted(key: str, path: str, **kwargs: Any) -> ModuleType:
+        run.append(path)
+        return run_file(key, path, **kwargs)
+
+    def tune(nodes: list[Any]) -> list[Any]:
+        loaded.append(PyCodeCache.load("def seventeen():\n    return 17\n"))
+        assert loaded[-1].seventeen() == 17
+        return nodes
+
+    monkeypatch.setattr(codecache, "_reload_python_module", run_noted)
+    assert "def call" in _lower_with(tune)
+    assert len(loaded) == 1
+    assert run == [loaded[0].__file__]
+
+
+def test_a_graph_that_is_only_benchmarked_inside_a_lowering_runs() -> None:
+    """x -> mm(x, w), lowered, loaded and run while the products are lowered; the kept graph is still that of the products."""
+    ran: list[torch.Tensor] = []
+    inner, inputs = _traced(lambda x, w: (torch.mm(x, w),))
+
+    def benchmark(nodes: list[Any]) -> list[Any]:
+        if not ran:
+            ran.append(torch.empty(0))
+            graph = GraphLowering(inner, example_inputs=inputs, shape_env=V.graph._shape_env, name="benchmark_mm")
+            with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
+                graph.run(*inputs)
+                module = graph.compile_to_module()
+            with torch.utils._python_dispatch._disable_current_modes():
+                ran.extend(module.call([torch.ones(4, 8), torch.ones(8, 8)]))
+        return nodes
+
+    assert _lower_with(benchmark).count("extern_kernels.mm(") == 2
+    assert ran[1].tolist() == torch.full((4, 8), 8.0).tolist()
+
+
+def test_two_threads_do_not_put_back_each_others_replacements() -> None:
+    """The second thread waits until the first is done; the fixture looks at what both leave."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with lowering_kept(Lowerings(), []):
+            entered.set()
+            assert leave.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with lowering_kept(Lowerings(), []):
+            other = pool.submit(second)
+            assert not entered.wait(0.2)
+        assert entered.wait(60)
+        leave.set()
+        other.result(60)
+
+
+def test_a_thread_with_another_backend_gets_inductors_own() -> None:
+    """Two threads: one is about to lower dry, the other compiles the same products as stock does."""
+    module, inputs = _traced()
+    x, w = torch.rand(4, 8), torch.rand(8, 8)
+    with ThreadPoolExecutor(1) as pool, lowering_kept(Lowerings(), []):
+        compiled = pool.submit(lambda: inductor_compile.compile_fx_inner(module, inputs, **CALL)).result(120)
+    (product,) = compiled([x, w])
+    torch.testing.assert_close(product, x @ w @ w)
+
+
+def test_what_is_not_lowered_to_a_python_module_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Inductor compiles in another process: nothing comes to be loaded."""
+    monkeypatch.setattr(inductor_compile, "fx_codegen_and_compile", lambda *_, **__: SimpleNamespace())
+    with pytest.raises(UnsupportedGraph, match="a Python module made in this process was wanted"):
         _lower_dry(_traced()[0], Lowerings())

@@ -29,7 +29,7 @@ class FakeLowerer:
     runs: int = 0
     seconds: float = 0.0
 
-    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule) -> DryStep:
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
         """The step of both modules, whose peak is what they save."""
         self.runs += 1
         (results,) = forward.graph.find_nodes(op="output")[0].args

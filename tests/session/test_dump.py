@@ -31,7 +31,7 @@ def test_the_graph_and_stocks_plan_can_be_read_back(planned: Planned, tmp_path: 
     assert head == "plan stock"
     steps = [f"  %{i} {graph.ops[i].name}" for i in planned.stock.forward]
     again = [f"  %{i} {graph.ops[i].name}" for i in planned.stock.backward]
-    assert lines == ["forward", *steps, "backward", *again]
+    assert lines == ["forward", *steps, "backward", *again, "hold"]
 
 
 def test_the_plan_the_report_and_the_wrappers(planned: Planned, tmp_path: Path) -> None:

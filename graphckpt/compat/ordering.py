@@ -1,0 +1,141 @@
+"""Makes Inductor keep the order of a planned graph: no fusion that holds memory over a distance, no reordering afterwards.
+
+Stock fuses whatever shares data, however far apart, and runs the fused kernel at the later place: what its earlier part read
+stays alive until then. A plan's peak rests on the places its nodes have, so under `order_held`
+
+ - two kernels with others' kernels of aten between them are not fused if the earlier part would hold more than it makes;
+ - after fusion, kernels stand in the traced order of their last parts, and no other order is tried.
+
+Costs: what is not fused is written and read once more; a dry lowering's time includes it.
+Read in torch 2.13 (``_inductor/choices.py``, ``scheduler.py``).
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch._inductor import config as inductor_config
+from torch._inductor.choices import InductorChoices
+from torch._inductor.scheduler import ExternKernelSchedulerNode
+from torch._inductor.virtualized import V
+
+
+@contextmanager
+def order_held() -> Iterator[None]:
+    """Inside, graphs are lowered in their traced order. The caller's own choices of kernels stay in force."""
+    follow = inductor_config._post_fusion_custom_pass
+
+    def arrange(nodes: list[Any]) -> list[Any]:
+        ordered = in_traced_order(nodes)
+        return ordered if follow is None else follow(ordered)
+
+    settings = inductor_config.patch(reorder_for_peak_memory=False, _post_fusion_custom_pass=arrange)
+    with settings, V.set_choices_handler(_holding(V.choices)):
+        yield
+
+
+def in_traced_order(nodes: list[Any]) -> list[Any]:
+    """The fused kernels, each at the place of its last part, as far as their dependencies allow."""
+    maker = {name: node for node in nodes for name in node.get_buffer_names()}
+    needs = {node: {maker[d.name] for d in node.unmet_dependencies if d.name in maker} - {node} for node in nodes}
+    readers: dict[Any, list[Any]] = {node: [] for node in nodes}
+    for node, sources in needs.items():
+        for source in sources:
+            readers[source].append(node)
+    place = {node: (max(_places(node)), number) for number, node in enumerate(nodes)}
+    missing = {node: len(sources) for node, sources in needs.items()}
+    ready = [(*place[node], node) for node in nodes if not missing[node]]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        *_, node = heapq.heappop(ready)
+        ordered.append(node)
+        for reader in readers[node]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, (*place[reader], reader))
+    return ordered
+
+
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """Of one scheduler before fusion: the last place each buffer is read at, and the places of aten kernels."""
+
+    scheduler: Any
+    last: dict[str, int]
+    barriers: list[int]
+
+
+def _holding(choices: InductorChoices) -> InductorChoices:
+    """A handler that asks ``choices`` first, and then refuses fusions that would hold memory over a distance."""
+    ask: Callable[..., bool] = choices.can_fuse
+    known: list[_Reads] = []
+
+    class Holding(type(choices)):  # type: ignore[misc]
+        """The caller's choices, but for fusions over a distance."""
+
+        @staticmethod
+        def can_fuse(scheduler: Any, node1: Any, node2: Any, shared_data_score: int) -> bool:
+            if not ask(scheduler, node1, node2, shared_data_score):
+                return False
+            if not known or known[-1].scheduler is not scheduler:
+                known[:] = [_reads_of(scheduler)]
+            return not holds_memory(known[-1], node1, node2)
+
+    handler = Holding.__new__(Holding)
+    handler.__dict__.update(vars(choices))
+    return handler
+
+
+def holds_memory(reads: _Reads, node1: Any, node2: Any) -> bool:
+    """Whether fusing two kernels has more bytes live at the later one's place than leaving them apart.
+
+    Together they run at the later place. What the earlier one read last stays until then, and what it makes for readers in between
+    comes only then, where it would be gone; what it makes for later readers is not there in between.
+    """
+    early, late = (node1, node2) if max(_places(node1)) <= max(_places(node2)) else (node2, node1)
+    end, begin = max(_places(early)), min(_places(late))
+    if bisect_right(reads.barriers, end) >= bisect_left(reads.barriers, begin):
+        return False
+    own = early.get_buffer_names()
+    held = {
+        d.name: _size_bytes(reads.scheduler, d)
+        for d in early.read_writes.reads
+        if d.name not in own and reads.last.get(d.name, begin) <= end and not _is_parameter(d.name)
+    }
+    made = {d.name: _size_bytes(reads.scheduler, d) for d in early.read_writes.writes}
+    over = {name for name in made if reads.last.get(name, begin) < begin}
+    delayed_bytes = sum(made[name] for name in over)
+    kept_bytes, spared_bytes = sum(held.values()) + delayed_bytes, sum(made.values()) - delayed_bytes
+    # On a tie a fusion is worth its time, unless it puts two generations of results side by side.
+    return kept_bytes > spared_bytes or (delayed_bytes > 0 and kept_bytes == spared_bytes)
+
+
+def _reads_of(scheduler: Any) -> _Reads:
+    last: dict[str, int] = {}
+    barriers = []
+    for node in scheduler.nodes:
+        for part in node.get_nodes():
+            for dependency in part.read_writes.reads:
+                last[dependency.name] = max(last.get(dependency.name, -1), part.min_order)
+            if isinstance(part, ExternKernelSchedulerNode):
+                barriers.append(part.min_order)
+    return _Reads(scheduler, last, sorted(barriers))
+
+
+def _places(node: Any) -> list[int]:
+    return [part.min_order for part in node.get_nodes()]
+
+
+def _size_bytes(scheduler: Any, dependency: Any) -> int:
+    return int(scheduler.dep_size_hint(dependency))
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether a buffer is an input that its caller keeps: dropping it frees nothing."""
+    return name in V.graph.graph_inputs and name.startswith("primals")

@@ -1,0 +1,131 @@
+"""The order of a backward pass, and what must be done at its own place in it.
+
+`gradients_early` moves products whose result is a gradient of a parameter to where their operands are complete: the recomputed
+operand can go at once, and the other product of the same gradient does not have to wait with it in memory.
+`values_to_hold` finds values that an inner compiler would compute late, inside of their reader, while what they are made from
+is larger than they are and would otherwise be gone.
+
+Neither is optimal; the planner of single tensors weighs both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from graphckpt.ir.graph import Graph, Op, OpKind, Phase
+from graphckpt.ir.plan import Plan
+
+
+def gradients_early(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
+    """``backward`` with each product that only gradients are made from right behind the last backward value it reads."""
+    moved = _gradient_products(graph, backward)
+    missing = {index: {s for s in graph.ops[index].inputs if _is_made_in_backward(graph, s)} for index in moved}
+    waiting: dict[int, list[int]] = {}
+    for index, sources in missing.items():
+        for source in sources:
+            waiting.setdefault(source, []).append(index)
+    # A dictionary for its order.
+    done: dict[int, None] = {}
+    for index in backward:
+        ready = [] if missing.get(index) or index in done else [index]
+        while ready:
+            current = ready.pop()
+            done[current] = None
+            for reader in waiting.get(current, ()):
+                missing[reader].discard(current)
+                if not missing[reader]:
+                    ready.append(reader)
+    return tuple(done)
+
+
+def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
+    """Products that nothing but results of the backward pass and their sums are made from, and the views that they read."""
+    outputs = set(graph.backward_outputs)
+    readers = graph.readers()
+    final: set[int] = set()
+    for index in reversed(backward):
+        op = graph.ops[index]
+        passes_on = op.kind is OpKind.ALIAS or _is_product(op) or _is_sum(op)
+        if passes_on and (index in outputs or readers[index]) and all(r in final for r in readers[index]):
+            final.add(index)
+    moved = {index for index in final if _is_product(graph.ops[index])}
+    todo = [source for product in moved for source in graph.ops[product].inputs]
+    while todo:
+        source = todo.pop()
+        if source not in moved and _is_made_in_backward(graph, source) and graph.ops[source].kind is OpKind.ALIAS:
+            moved.add(source)
+            todo.extend(graph.ops[source].inputs)
+    return moved
+
+
+def values_to_hold(graph: Graph, plan: Plan) -> tuple[int, ...]:
+    """Operations to be given a buffer at their place, ascending: computed inside their reader they would keep more than they are.
+
+    Asked of fusible operations, and of products that one sum reads (an inner compiler computes ``a @ b + c`` in one call). Only a
+    reader behind some kernel that cannot be fused counts as late.
+    """
+    steps = plan.forward + plan.backward
+    flow = _flow_of(graph, steps)
+    walls = [k for k, index in enumerate(steps) if graph.ops[index].kind is OpKind.COMPUTE and not graph.ops[index].fusible]
+    outputs = {*graph.forward_outputs, *graph.backward_outputs}
+    hold = set()
+    for step, index in enumerate(steps):
+        readers = flow.readers[step]
+        if not readers or index in outputs:
+            continue
+        first = readers[0]
+        is_near = bisect_right(walls, step) >= bisect_left(walls, first)
+        if is_near or not _may_be_late(graph.ops[index], [graph.ops[steps[reader]] for reader in readers]):
+            continue
+        kept_bytes = sum(
+            graph.own_bytes(steps[source])
+            for source in flow.sources[step]
+            if all(reader < first for reader in flow.readers[source]) and steps[source] not in outputs
+        )
+        if kept_bytes > graph.own_bytes(index):
+            hold.add(index)
+    return tuple(sorted(hold))
+
+
+class _Flow(NamedTuple):
+    """For each step that computes something the steps it reads, and those that read it, views looked through, ascending."""
+
+    sources: list[list[int]]
+    readers: list[list[int]]
+
+
+def _flow_of(graph: Graph, steps: Sequence[int]) -> _Flow:
+    latest: dict[int, list[int]] = {}
+    sources: list[list[int]] = []
+    readers: list[list[int]] = [[] for _ in steps]
+    for step, index in enumerate(steps):
+        read = sorted({made for source in graph.ops[index].inputs for made in latest.get(source, ())})
+        if graph.ops[index].kind is OpKind.ALIAS:
+            latest[index] = read
+            sources.append([])
+            continue
+        latest[index] = [step]
+        sources.append(read)
+        for made in read:
+            readers[made].append(step)
+    return _Flow(sources, readers)
+
+
+def _may_be_late(op: Op, readers: Sequence[Op]) -> bool:
+    # A tuple has no buffer of its own to hold.
+    return (op.fusible and len(op.storages) == 1) or (op.target == "aten.mm.default" and len(readers) == 1 and _is_sum(readers[0]))
+
+
+def _is_product(op: Op) -> bool:
+    return op.kind is OpKind.COMPUTE and op.flops > 0 and not op.pinned
+
+
+def _is_sum(op: Op) -> bool:
+    return op.target == "aten.add.Tensor"
+
+
+def _is_made_in_backward(graph: Graph, index: int) -> bool:
+    op = graph.ops[index]
+    return op.phase is Phase.BACKWARD and op.kind is not OpKind.TANGENT
