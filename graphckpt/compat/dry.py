@@ -9,25 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import fx
 from torch._inductor import compile_fx as inductor_compile
 from torch._inductor import config as inductor_config
-from torch._inductor import ir as inductor_ir
 from torch._inductor.graph import GraphLowering
 from torch._inductor.utils import count_tangents
 from torch._inductor.virtualized import V
 
 from graphckpt.compat import aot
-from graphckpt.compat.fake import size_hint
+from graphckpt.compat.buffers import MeasureFn, buffer_facts
 from graphckpt.compat.ordering import order_held
 from graphckpt.compat.takeover import KeptLowering, Lowerings, StoppedDry, lowering_kept
-from graphckpt.compat.wrapper import BufferFacts, read_program
+from graphckpt.compat.wrapper import read_program
 from graphckpt.ir.program import Program
-
-MeasureFn = Callable[[object, Sequence[object], Mapping[str, object]], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ def lower_dry(
         return DryLowering(untouched, (), frozenset(), {}, "")
     graph, source = found[0].graph, found[0].result.source_code
     with V.set_graph_handler(graph):
-        program = read_program(source, _buffer_facts(graph, measure))
+        program = read_program(source, buffer_facts(graph, measure))
     made_from = _made_from(graph)
     program = replace(
         program,
@@ -128,9 +125,11 @@ def _known_strides(names: Sequence[str], strides: Sequence[tuple[str, ...] | Non
 
 
 def _collector(launched: list[Kernel]) -> Callable[[list[Any]], list[Any]]:
-    """A pass over the fused schedule that notes each kernel and changes nothing."""
+    """A pass over the fused schedule that notes each kernel, behind the caller's own pass if there is one."""
+    follow = inductor_config._post_fusion_custom_pass
 
     def collect(nodes: list[Any]) -> list[Any]:
+        nodes = nodes if follow is None else follow(nodes)
         for node in nodes:
             if type(node).__name__ == "NopKernelSchedulerNode":
                 continue
@@ -154,71 +153,3 @@ def _made_from(graph: GraphLowering) -> dict[str, str]:
         if origin is not None and name not in graph.removed_buffers:
             origins[name] = origin.name
     return origins
-
-
-def _buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
-    """Bytes and workspaces of the buffers that aten kernels allocate, from the lowered graph."""
-    elements: dict[str, list[tuple[str, int]]] = {}
-    for name, buffer in graph.name_to_buffer.items():
-        if isinstance(buffer, inductor_ir.MultiOutput):
-            parent: Any = buffer.inputs[0]
-            elements.setdefault(parent.get_name(), []).append((name, _layout_bytes(buffer)))
-
-    def allocated(name: str) -> tuple[tuple[str, int], ...]:
-        buffer = graph.name_to_buffer.get(name)
-        if name in elements or buffer is None:
-            return tuple(elements.get(name, ()))
-        return ((name, _layout_bytes(buffer)),)
-
-    def scratch_bytes(name: str) -> int:
-        buffer = graph.name_to_buffer.get(name)
-        if not isinstance(buffer, inductor_ir.ExternKernel):
-            return 0
-        target = getattr(buffer, "op_overload", None)
-        made_from = [node for node in buffer.get_origins() if node.op == "call_function" and node.target is target]
-        if len(made_from) != 1:
-            return 0
-        return measure(target, *_fake_arguments(graph, made_from[0]))
-
-    symbols = {str(symbol): int(cast(Any, value)) for symbol, value in _known_symbols(graph).items()}
-    return BufferFacts(allocated, symbols, scratch_bytes)
-
-
-def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:
-    """Values of the size symbols in this trace; the attribute was renamed in torch 2.12."""
-    sizes: Any = graph.sizevars
-    return cast(Mapping[object, object], sizes.backed_var_to_val if hasattr(sizes, "backed_var_to_val") else sizes.var_to_val)
-
-
-def _hint(graph: GraphLowering, size: object) -> int:
-    """A size as a number; the method was renamed in torch 2.12."""
-    sizes: Any = graph.sizevars
-    return int(sizes.optimization_hint(size) if hasattr(sizes, "optimization_hint") else sizes.size_hint(size))
-
-
-def _layout_bytes(buffer: inductor_ir.Buffer) -> int:
-    layout = buffer.get_output_spec()
-    if not isinstance(layout, (inductor_ir.FixedLayout, inductor_ir.FlexibleLayout)):
-        return 0
-    size = [_hint(V.graph, n) for n in layout.size]
-    if 0 in size:
-        return 0
-    stride = [_hint(V.graph, s) for s in layout.stride]
-    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * int(layout.dtype.itemsize)
-
-
-def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[Any, Any]:
-    """The node's arguments with the strides that Inductor chose, as (shape, stride, dtype, device) tensors without data."""
-
-    def value(argument: fx.Node) -> object:
-        fake = argument.meta.get("val")
-        box = graph.env.get(argument)
-        if not isinstance(fake, torch.Tensor) or not isinstance(box, inductor_ir.TensorBox):
-            return fake
-        try:
-            stride = [_hint(graph, s) for s in box.get_stride()]
-        except (AttributeError, NotImplementedError):
-            return fake
-        return torch.empty_strided([size_hint(n) for n in fake.shape], stride, dtype=fake.dtype, device="meta")
-
-    return fx.map_arg(node.args, cast(Any, value)), fx.map_arg(node.kwargs, cast(Any, value))

@@ -24,6 +24,8 @@ from torch._inductor.choices import InductorChoices
 from torch._inductor.scheduler import ExternKernelSchedulerNode
 from torch._inductor.virtualized import V
 
+from graphckpt.compat.buffers import buffer_bytes
+
 
 @contextmanager
 def order_held() -> Iterator[None]:
@@ -104,11 +106,11 @@ def holds_memory(reads: _Reads, node1: Any, node2: Any) -> bool:
         return False
     own = early.get_buffer_names()
     held = {
-        d.name: _size_bytes(reads.scheduler, d)
+        d.name: buffer_bytes(d.name)
         for d in early.read_writes.reads
         if d.name not in own and reads.last.get(d.name, begin) <= end and not _is_parameter(d.name)
     }
-    made = {d.name: _size_bytes(reads.scheduler, d) for d in early.read_writes.writes}
+    made = {d.name: buffer_bytes(d.name) for d in early.read_writes.writes}
     over = {name for name in made if reads.last.get(name, begin) < begin}
     delayed_bytes = sum(made[name] for name in over)
     kept_bytes, spared_bytes = sum(held.values()) + delayed_bytes, sum(made.values()) - delayed_bytes
@@ -130,10 +132,6 @@ def _reads_of(scheduler: Any) -> _Reads:
 
 def _places(node: Any) -> list[int]:
     return [part.min_order for part in node.get_nodes()]
-
-
-def _size_bytes(scheduler: Any, dependency: Any) -> int:
-    return int(scheduler.dep_size_hint(dependency))
 
 
 def _is_parameter(name: str) -> bool:

@@ -54,7 +54,7 @@ def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
     todo = [source for product in moved for source in graph.ops[product].inputs]
     while todo:
         source = todo.pop()
-        if source not in moved and _is_made_in_backward(graph, source) and graph.ops[source].kind is OpKind.ALIAS:
+        if source not in moved and _is_made_in_backward(graph, source) and _is_free_view(graph.ops[source]):
             moved.add(source)
             todo.extend(graph.ops[source].inputs)
     return moved
@@ -120,6 +120,10 @@ def _may_be_late(op: Op, readers: Sequence[Op]) -> bool:
 
 def _is_product(op: Op) -> bool:
     return op.kind is OpKind.COMPUTE and op.flops > 0 and not op.pinned
+
+
+def _is_free_view(op: Op) -> bool:
+    return op.kind is OpKind.ALIAS and not op.pinned
 
 
 def _is_sum(op: Op) -> bool:

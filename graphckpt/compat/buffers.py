@@ -1,0 +1,95 @@
+"""How large the buffers of a graph being lowered are, as Inductor will allocate them, and what its aten kernels take beside.
+
+Read in torch 2.13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import fx
+from torch._inductor import ir as inductor_ir
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
+
+from graphckpt.compat.fake import size_hint
+from graphckpt.compat.wrapper import BufferFacts
+
+MeasureFn = Callable[[object, Sequence[object], Mapping[str, object]], int]
+
+
+def buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
+    """Bytes and workspaces of the buffers that aten kernels allocate, from the lowered graph."""
+    elements: dict[str, list[tuple[str, int]]] = {}
+    for name, buffer in graph.name_to_buffer.items():
+        if isinstance(buffer, inductor_ir.MultiOutput):
+            parent: Any = buffer.inputs[0]
+            elements.setdefault(parent.get_name(), []).append((name, layout_bytes(buffer)))
+
+    def allocated(name: str) -> tuple[tuple[str, int], ...]:
+        buffer = graph.name_to_buffer.get(name)
+        if name in elements or buffer is None:
+            return tuple(elements.get(name, ()))
+        return ((name, layout_bytes(buffer)),)
+
+    def scratch_bytes(name: str) -> int:
+        buffer = graph.name_to_buffer.get(name)
+        if not isinstance(buffer, inductor_ir.ExternKernel):
+            return 0
+        target = getattr(buffer, "op_overload", None)
+        made_from = [node for node in buffer.get_origins() if node.op == "call_function" and node.target is target]
+        if len(made_from) != 1:
+            return 0
+        return measure(target, *_fake_arguments(graph, made_from[0]))
+
+    symbols = {str(symbol): int(cast(Any, value)) for symbol, value in _known_symbols(graph).items()}
+    return BufferFacts(allocated, symbols, scratch_bytes)
+
+
+def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:
+    """Values of the size symbols in this trace; the attribute was renamed in torch 2.12."""
+    sizes: Any = graph.sizevars
+    return cast(Mapping[object, object], sizes.backed_var_to_val if hasattr(sizes, "backed_var_to_val") else sizes.var_to_val)
+
+
+def buffer_bytes(name: str) -> int:
+    """What the buffer or input of this name takes in the graph that is being lowered; 0 where it is part of another one."""
+    buffer = V.graph.try_get_buffer(name)
+    return 0 if buffer is None else layout_bytes(cast(Any, buffer))
+
+
+def _hint(size: object) -> int:
+    """A size as a number; the method was renamed in torch 2.12."""
+    sizes: Any = V.graph.sizevars
+    return int(sizes.optimization_hint(size) if hasattr(sizes, "optimization_hint") else sizes.size_hint(size))
+
+
+def layout_bytes(buffer: inductor_ir.Buffer) -> int:
+    """From the first to the last element; 0 for what has no memory of its own."""
+    layout = buffer.get_output_spec()
+    if not isinstance(layout, (inductor_ir.FixedLayout, inductor_ir.FlexibleLayout)):
+        return 0
+    size = [_hint(n) for n in layout.size]
+    if 0 in size:
+        return 0
+    stride = [_hint(s) for s in layout.stride]
+    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * int(layout.dtype.itemsize)
+
+
+def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[Any, Any]:
+    """The node's arguments with the strides that Inductor chose, as (shape, stride, dtype, device) tensors without data."""
+
+    def value(argument: fx.Node) -> object:
+        fake = argument.meta.get("val")
+        box = graph.env.get(argument)
+        if not isinstance(fake, torch.Tensor) or not isinstance(box, inductor_ir.TensorBox):
+            return fake
+        try:
+            stride = [_hint(s) for s in box.get_stride()]
+        except (AttributeError, NotImplementedError):
+            return fake
+        return torch.empty_strided([size_hint(n) for n in fake.shape], stride, dtype=fake.dtype, device="meta")
+
+    return fx.map_arg(node.args, cast(Any, value)), fx.map_arg(node.kwargs, cast(Any, value))

@@ -1,0 +1,153 @@
+"""Inductor lowers in the traced order: nothing is fused that holds memory over a distance, and nothing is reordered.
+
+    big = mm -> sum -> (reads it behind another product) mul
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor import config as inductor_config
+from torch._inductor.choices import InductorChoices
+from torch._inductor.virtualized import V
+
+from graphckpt.compat.ordering import in_traced_order, order_held
+from tests.compat.lowered import kernels, lowered, peak_bytes
+
+Tensor = torch.Tensor
+SQUARE = (32, 32)
+
+
+def _sum_read_late(x: Tensor, w: Tensor) -> Tensor:
+    """Row sums of a product, and a reader of them behind the next product."""
+    rows = torch.mm(x, w).sum(1, keepdim=True)
+    return torch.mul(torch.mm(w, w), rows)
+
+
+def _neighbours(x: Tensor, w: Tensor) -> Tensor:
+    """Two values of the same product, side by side."""
+    product = torch.mm(x, w)
+    return torch.mm(torch.tanh(product), torch.exp(product))
+
+
+def test_a_fusion_over_a_distance_is_refused_where_it_keeps_more_than_it_makes() -> None:
+    """Fused, sum and mul run behind both products, and the first one is kept until then for 32 numbers."""
+    names = ("mm", "mm_1", "sum_1", "mul")
+    stock, held = (lowered(_sum_read_late, SQUARE, SQUARE, hold_order=hold) for hold in (False, True))
+    assert kernels(stock, *names) == [["mm"], ["mm_1"], ["sum_1", "mul"]]
+    assert kernels(held, *names) == [["mm"], ["sum_1"], ["mm_1"], ["mul"]]
+    assert peak_bytes(held) < peak_bytes(stock)
+
+
+def test_neighbours_are_fused_as_ever() -> None:
+    """No kernel that cannot be fused stands between tanh and exp."""
+    for hold in (False, True):
+        lowering = lowered(_neighbours, SQUARE, SQUARE, hold_order=hold)
+        assert kernels(lowering, "tanh", "exp")[0] == ["tanh", "exp"]
+
+
+def test_a_fusion_over_a_distance_that_keeps_less_than_it_makes_is_done() -> None:
+    """The tanh of what both need anyway, and a reader of it behind the product: one kernel, and nothing for the tanh in between."""
+
+    def function(primals: Tensor, w: Tensor) -> Tensor:
+        early = torch.tanh(primals).cumsum(0)
+        late = torch.mm(w, w)
+        return torch.mul(late, torch.sub(early, primals))
+
+    names = ("mm", "tanh", "cumsum", "sub", "mul")
+    stock, held = (lowered(function, SQUARE, SQUARE, hold_order=hold) for hold in (False, True))
+    assert kernels(stock, *names) == kernels(held, *names)
+
+
+def test_the_size_of_a_value_is_that_of_its_buffer_however_it_is_read() -> None:
+    """A sum of eighths reads a product in eight pieces: the product would be kept as a whole."""
+
+    def function(x: Tensor, w: Tensor) -> Tensor:
+        early = torch.ops.graphckpt.hold(torch.mm(x, w).view(8, 4, 32).sum(0))
+        return torch.sub(early, torch.mm(w, w)[:4])
+
+    names = ("mm", "mm_1", "sum_1", "sub")
+    stock, held = (lowered(function, SQUARE, SQUARE, hold_order=hold) for hold in (False, True))
+    assert kernels(stock, *names) == [["mm"], ["mm_1"], ["sum_1", "sub"]]
+    assert kernels(held, *names) == [["mm"], ["sum_1"], ["mm_1"], ["sub"]]
+
+
+def test_the_callers_choices_stay_in_force() -> None:
+    """A handler that fuses nothing: asked inside as well, and back in its place afterwards."""
+
+    class Unfused(InductorChoices):
+        @staticmethod
+        def can_fuse(*_: Any) -> bool:
+            return False
+
+    handler = Unfused()
+    with V.set_choices_handler(handler):
+        with order_held():
+            assert isinstance(V.choices, Unfused)
+        lowering = lowered(_neighbours, SQUARE, SQUARE, hold_order=True)
+        assert V.choices is handler
+    assert [kernel for kernel in kernels(lowering, "tanh", "exp") if len(kernel) == 1][:2] == [["tanh"], ["exp"]]
+
+
+def test_the_callers_last_pass_sees_the_order_and_may_change_it() -> None:
+    """It gets the kernels as they stand, and what it returns is what is generated."""
+    seen: list[list[str]] = []
+
+    def follow(nodes: list[Any]) -> list[Any]:
+        seen.append([node.get_name() for node in nodes])
+        return nodes
+
+    with inductor_config.patch(_post_fusion_custom_pass=follow):
+        lowered(_sum_read_late, SQUARE, SQUARE, hold_order=True)
+        assert inductor_config._post_fusion_custom_pass is follow
+    assert len(seen) == 1
+    assert len(seen[0]) == 4
+
+
+def test_settings_are_restored_after_an_error() -> None:
+    """Both settings and the handler are as before."""
+    before = V.choices, inductor_config.reorder_for_peak_memory, inductor_config._post_fusion_custom_pass
+    with pytest.raises(RuntimeError, match="inside"), order_held():
+        assert not inductor_config.reorder_for_peak_memory
+        raise RuntimeError("inside")
+    assert before == (V.choices, inductor_config.reorder_for_peak_memory, inductor_config._post_fusion_custom_pass)
+
+
+class _Kernel:
+    """As much of a scheduler's node as the order asks for: the places of its parts, what it makes and what it needs."""
+
+    def __init__(self, name: str, places: tuple[int, ...], needs: str = "") -> None:
+        self.name = name
+        self._parts = [_Part(place) for place in places]
+        self.unmet_dependencies = [_Need(need) for need in needs]
+
+    def get_nodes(self) -> list["_Part"]:
+        return self._parts
+
+    def get_buffer_names(self) -> set[str]:
+        return {self.name}
+
+
+class _Part:
+    def __init__(self, place: int) -> None:
+        self.min_order = place
+
+
+class _Need:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    ("kernels_given", "wanted"),
+    [
+        ([_Kernel("b", (1,)), _Kernel("a", (0,)), _Kernel("c", (2,))], "abc"),
+        ([_Kernel("f", (0, 3)), _Kernel("a", (1,)), _Kernel("b", (2,))], "abf"),
+        ([_Kernel("f", (0, 3)), _Kernel("a", (1,), "f"), _Kernel("b", (2,))], "bfa"),
+        ([_Kernel("a", (1,), "xf"), _Kernel("f", (0, 3), "f"), _Kernel("b", (2,), "a")], "fab"),
+    ],
+    ids=["by place", "at its last part", "but before who reads it", "inputs and its own parts do not count"],
+)
+def test_kernels_stand_at_the_place_of_their_last_part(kernels_given: list[_Kernel], wanted: str) -> None:
+    """f is a fused kernel with parts at the first and the last place; x is an input of the graph."""
+    assert "".join(kernel.name for kernel in in_traced_order(kernels_given)) == wanted
