@@ -107,10 +107,19 @@ def _plan(
     plans = candidate_plans(survey(lowered.graph, stock))
     frontier = pareto(rank_plans(lowered.graph, plans, materialised, prices, 0.0))
     marks.append(time.perf_counter())
-    steps = [round(end - begin, 3) for begin, end in pairwise(marks)]
-    growth_bytes = _high_water_bytes() - before_bytes
-    total_s = round(marks[-1] - marks[0], 3)
-    return PlanningRow(current_commit(), layers, len(lowered.graph.ops), len(frontier), *steps, total_s, growth_bytes)
+    prepare_s, stock_cut_s, lower_s, frontier_s = (round(end - begin, 3) for begin, end in pairwise(marks))
+    return PlanningRow(
+        commit=current_commit(),
+        layers=layers,
+        calls=len(lowered.graph.ops),
+        plans=len(frontier),
+        prepare_s=prepare_s,
+        stock_cut_s=stock_cut_s,
+        lower_s=lower_s,
+        frontier_s=frontier_s,
+        total_s=round(marks[-1] - marks[0], 3),
+        growth_bytes=_high_water_bytes() - before_bytes,
+    )
 
 
 def _high_water_bytes() -> int:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 import torch
@@ -31,6 +31,7 @@ from graphckpt import reports
 from graphckpt.compat.fake import memory_changes
 from graphckpt.report.record import Record
 from graphckpt.report.render import summary_line
+from graphckpt.session import pipeline
 
 Tensors = list[torch.Tensor]
 
@@ -218,6 +219,31 @@ def test_a_budget_that_no_plan_fits_is_trained_over_with_a_warning(caplog: pytes
     assert abs(trained.peak_bytes - record.predicted_peak_bytes) <= 64
     assert record.predicted_peak_bytes == record.smallest_peak_bytes < record.unbudgeted_peak_bytes
     _assert_same(trained.gradients, _plain().gradients)
+
+
+def _failing(*_: object) -> NoReturn:
+    raise RuntimeError("a case nobody thought of")
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_budget": "1GiB", "on_infeasible": "warn"}])
+def test_an_error_of_ours_leaves_training_to_inductor(
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a budget, or where a warning was asked for, the model trains, and the warning says what went wrong."""
+    monkeypatch.setattr(pipeline, "lower_joint", _failing)
+    torch.compiler.reset()
+    with caplog.at_level(logging.WARNING, "graphckpt"):
+        trained = _train(_stack(), **options)
+    (warning,) = {message for message in caplog.messages if "NOT bound" in message}
+    assert "RuntimeError: a case nobody thought of" in warning
+    assert trained.records == ()
+    _assert_same(trained.gradients, _plain().gradients, 0.0)
+
+
+def test_an_error_of_ours_under_a_budget_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "lower_joint", _failing)
+    with pytest.raises(BackendCompilerFailed, match="a case nobody thought of"):
+        _compiled(_stack(), activation_budget="1GiB")(_batch())
 
 
 @pytest.mark.parametrize(

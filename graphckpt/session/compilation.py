@@ -18,7 +18,7 @@ from graphckpt.config import Options
 from graphckpt.cost.roofline import spec_for
 from graphckpt.cost.workspace import WorkspaceMeter
 from graphckpt.eager import EagerLowerer
-from graphckpt.errors import BudgetInfeasible, PlanError, UnsupportedGraph
+from graphckpt.errors import BudgetInfeasible, GraphckptError, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryLowerer
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
@@ -89,12 +89,20 @@ class Compilation:
         given = JointGraph(joint, joint_inputs, num_fwd_outputs, static_lifetime_input_indices)
         try:
             return self._plan(given)
-        except (UnsupportedGraph, PlanError) as error:
-            if self.options.on_infeasible == "error" and is_limited(self.options):
+        except Exception as error:
+            if not self._may_go_unplanned(error):
                 raise
             self.lowerings.settle((), hold_order=False)
-            _logger.warning("graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s", error)
+            _logger.warning(
+                "graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s: %s", type(error).__name__, error
+            )
             return stock_only(given)
+
+    def _may_go_unplanned(self, error: Exception) -> bool:
+        """Whether a graph that could not be planned is Inductor's to partition; a refusal that the user must see never is."""
+        if isinstance(error, GraphckptError) and not isinstance(error, (UnsupportedGraph, PlanError)):
+            return False
+        return self.options.on_infeasible != "error" or not is_limited(self.options)
 
     def _plan(self, given: JointGraph) -> Partition:
         device = self._device()
@@ -110,7 +118,7 @@ class Compilation:
         self.lowerings.settle({planned.step.forward.key, planned.step.backward.key}, hold_order=planned.holds_order)
         budget = self._budget(planned.stock_step.peak.peak_bytes)
         warn_above_device(budget, self._ledger)
-        notes = self._notes(meter, has_checkpoint_tags(given.module))
+        notes = self._notes(planned, meter, has_checkpoint_tags(given.module))
         record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
         if self.options.dump:
             dump_planned(Path(self.options.dump), graph_id, planned, record)
@@ -148,10 +156,14 @@ class Compilation:
             self.ledger = take_ledger(self._device())
         return self.ledger
 
-    def _notes(self, meter: WorkspaceMeter, has_regions: bool) -> tuple[str, ...]:
+    def _notes(self, planned: Planned, meter: WorkspaceMeter, has_regions: bool) -> tuple[str, ...]:
         notes = [f"workspace of {name} unmeasured: {why}" for name, why in meter.unmeasured.items()]
         if self.options.budget is not None or self.options.activation_budget is not None:
+            for note in notes:
+                _logger.warning("graphckpt: the peak may be above what is predicted, %s", note)
             notes.append("the budget binds this graph alone")
+        if planned.repaired_stock:
+            notes.append("Inductor's own cut reads a buffer after it was written over; what it held before is saved instead")
         if has_regions:
             done = "planned anew" if replans_regions(self.options) else "honoured"
             notes.append(f"regions of torch.utils.checkpoint are {done}")
@@ -168,11 +180,10 @@ class Compilation:
     def _key(self) -> str:
         """Everything the plan depends on: our code, the graph, the options, and what the budget leaves."""
         digest = hashlib.sha256()
-        for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        package = Path(__file__).parents[1]
+        for path in (*sorted(package.rglob("*.py")), *sorted(package.glob("_core.*"))):
             digest.update(path.read_bytes())
-        inputs = [
-            (tuple(v.shape), str(v.dtype), v.requires_grad) if isinstance(v, torch.Tensor) else str(v) for v in self.inputs
-        ]
+        inputs = [_facts(value) if isinstance(value, torch.Tensor) else str(value) for value in self.inputs]
         allowance_bytes = self._budget(0).allowance_bytes
         # Passes and callables among Inductor's options print differently in every process; torch's own key holds them.
         plain = sorted((k, v) for k, v in self.patches.items() if isinstance(v, (bool, int, float, str)))
@@ -180,3 +191,7 @@ class Compilation:
         parts = (self.module.code, inputs, asked, torch.__version__, torch.get_num_threads())
         digest.update(repr(parts).encode())
         return digest.hexdigest()
+
+
+def _facts(value: torch.Tensor) -> tuple[object, ...]:
+    return tuple(value.shape), tuple(value.stride()), str(value.dtype), str(value.device), value.requires_grad

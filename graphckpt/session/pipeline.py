@@ -57,6 +57,7 @@ class Planned:
     frontier: tuple[Ranked, ...]
     choice: Choice
     plan_seconds: float
+    repaired_stock: bool
 
     @property
     def holds_order(self) -> bool:
@@ -107,7 +108,8 @@ def plan_joint(
     stock = plan_of_modules(lowered, "stock", *modules)
     when_lowered(lowered.graph, stock)
     check_graph(lowered.graph)
-    if not is_legal(lowered.graph, stock):
+    repairs = not is_legal(lowered.graph, stock)
+    if repairs:
         # Stock may read a buffer in backward that was overwritten since; save what may not be computed again, keep the rest.
         stock = repaired(lowered.graph, stock)
         check_plan(lowered.graph, stock)
@@ -121,7 +123,7 @@ def plan_joint(
     if options.policy is None and stock_step.peak.peak_bytes <= allowance_bytes:
         alone = (Ranked(stock, stock_step.peak.peak_bytes, stock_step.time_us),)
         fits = Choice(0, stock_step.peak.peak_bytes, True, ((0, stock_step.peak.peak_bytes),))
-        return Planned(*modules, lowered, stock, stock, stock_step, stock_step, alone, fits, plan_seconds)
+        return Planned(*modules, lowered, stock, stock, stock_step, stock_step, alone, fits, plan_seconds, repairs)
 
     # The frontier, from the model; then the budget's choice among it, by exact peaks.
     started = time.perf_counter()
@@ -138,7 +140,9 @@ def plan_joint(
 
     choice = _choose(frontier, options.policy, allowance_bytes, exact_peak, stock_step.peak.peak_bytes)
     chosen = candidates[choice.index]
-    return Planned(*chosen.modules, lowered, chosen.plan, stock, stock_step, chosen.step, frontier, choice, plan_seconds)
+    return Planned(
+        *chosen.modules, lowered, chosen.plan, stock, stock_step, chosen.step, frontier, choice, plan_seconds, repairs
+    )
 
 
 def replans_regions(options: Options) -> bool:

@@ -18,6 +18,31 @@ Tensor = torch.Tensor
 SQUARE = (32, 32)
 
 
+class _Kernel:
+    """As much of a scheduler's node as the order asks for: the places of its parts, what it makes and what it needs."""
+
+    def __init__(self, name: str, places: tuple[int, ...], needs: str = "") -> None:
+        self.name = name
+        self._parts = [_Part(place) for place in places]
+        self.unmet_dependencies = [_Need(need) for need in needs]
+
+    def get_nodes(self) -> list["_Part"]:
+        return self._parts
+
+    def get_buffer_names(self) -> set[str]:
+        return {self.name}
+
+
+class _Part:
+    def __init__(self, place: int) -> None:
+        self.min_order = place
+
+
+class _Need:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 def _sum_read_late(x: Tensor, w: Tensor) -> Tensor:
     """Row sums of a product, and a reader of them behind the next product."""
     rows = torch.mm(x, w).sum(1, keepdim=True)
@@ -90,18 +115,17 @@ def test_the_callers_choices_stay_in_force() -> None:
 
 
 def test_the_callers_last_pass_sees_the_order_and_may_change_it() -> None:
-    """It gets the kernels as they stand, and what it returns is what is generated."""
-    seen: list[list[str]] = []
+    """It comes behind ours, and what it returns is what is generated."""
+    first, second = _Kernel("a", (0,)), _Kernel("b", (1,))
 
-    def follow(nodes: list[Any]) -> list[Any]:
-        seen.append([node.get_name() for node in nodes])
-        return nodes
+    def reverse(nodes: list[_Kernel]) -> list[_Kernel]:
+        assert nodes == [first, second]
+        return nodes[::-1]
 
-    with inductor_config.patch(_post_fusion_custom_pass=follow):
-        lowered(_sum_read_late, SQUARE, SQUARE, hold_order=True)
-        assert inductor_config._post_fusion_custom_pass is follow
-    assert len(seen) == 1
-    assert len(seen[0]) == 4
+    with inductor_config.patch(_post_fusion_custom_pass=reverse):
+        with order_held():
+            assert inductor_config._post_fusion_custom_pass([second, first]) == [second, first]
+        assert inductor_config._post_fusion_custom_pass is reverse
 
 
 def test_settings_are_restored_after_an_error() -> None:
@@ -111,31 +135,6 @@ def test_settings_are_restored_after_an_error() -> None:
         assert not inductor_config.reorder_for_peak_memory
         raise RuntimeError("inside")
     assert before == (V.choices, inductor_config.reorder_for_peak_memory, inductor_config._post_fusion_custom_pass)
-
-
-class _Kernel:
-    """As much of a scheduler's node as the order asks for: the places of its parts, what it makes and what it needs."""
-
-    def __init__(self, name: str, places: tuple[int, ...], needs: str = "") -> None:
-        self.name = name
-        self._parts = [_Part(place) for place in places]
-        self.unmet_dependencies = [_Need(need) for need in needs]
-
-    def get_nodes(self) -> list["_Part"]:
-        return self._parts
-
-    def get_buffer_names(self) -> set[str]:
-        return {self.name}
-
-
-class _Part:
-    def __init__(self, place: int) -> None:
-        self.min_order = place
-
-
-class _Need:
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 @pytest.mark.parametrize(

@@ -125,12 +125,14 @@ def test_an_illegal_cut_of_stock_is_repaired(name: str) -> None:
     exp = planned.lowered.index["exp"]
     assert exp in saved_values(planned.lowered.graph, planned.stock)
     assert "exp" in {node.name for node in _placeholders(planned)}
+    assert planned.repaired_stock
 
 
 def test_a_legal_plan_repaired_saves_the_same() -> None:
     joint = captured("mlp")
     graph, stock = joint.lowered.graph, joint.situation.stock
     assert saved_values(graph, repaired(graph, stock)) == saved_values(graph, stock)
+    assert not _plan("mlp")[0].repaired_stock
 
 
 @pytest.mark.parametrize("policy", ["stock", "full", "sqrt", "every_2", "selective"])
