@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from benchmarks.record import RowRecord, read_rows
-from benchmarks.table import render_short
+from benchmarks.summary import render_models
 from graphckpt.config import render_table
 
 ROOT = Path(__file__).parents[1]
@@ -33,12 +33,12 @@ def filled(text: str) -> str:
 
 
 def figures() -> str:
-    """A table for each committed file of rows, with the commits and the machine that made it."""
+    """A table of models for each committed file of rows, with the commits and the machine that made it."""
     parts = []
     for path in sorted(ROWS.glob("*.jsonl")):
         rows = read_rows(path)
-        if any(row.key.measurement == "step" for row in rows):
-            parts.append(f"`{path.stem}`, {_made_by(rows)}:\n\n{render_short(rows)}")
+        if rows:
+            parts.append(f"`{path.stem}`, {_made_by(rows)}:\n\n{render_models(rows)}")
     return "\n\n".join(parts) or "No rows are committed yet."
 
 

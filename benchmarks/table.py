@@ -53,11 +53,6 @@ def render(rows: Sequence[RowRecord]) -> str:
     return "\n\n".join(parts)
 
 
-def render_short(rows: Sequence[RowRecord]) -> str:
-    """The step rows alone, in the columns that fit a page."""
-    return _table(_SHORT_COLUMNS, [row for row in rows if row.key.measurement == "step"])
-
-
 def failing(rows: Sequence[RowRecord]) -> int:
     """How many rows do not count, and how often budgets are not monotone."""
     return sum(bool(problems(row, rows)) for row in rows) + len(monotone_problems(rows))
@@ -141,20 +136,6 @@ _STEP_COLUMNS = (
     _COMMIT,
     _VERDICT,
 )
-
-_SHORT_HEADINGS = (
-    "config",
-    "way",
-    "peak MB",
-    "allowed MB",
-    "predicted MB",
-    "GFLOP",
-    "GB moved",
-    "scaled ms",
-    "x compile",
-    "verdict",
-)
-_SHORT_COLUMNS = tuple(column for column in _STEP_COLUMNS if column.heading in _SHORT_HEADINGS)
 
 _GRADIENT_COLUMNS = (
     _CONFIG,

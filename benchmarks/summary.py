@@ -1,0 +1,94 @@
+"""Rows of one commit as one line a model: what each way peaks at and costs, and which promises of ours the rows show.
+
+Enters: the records of step and gradient rows. Leaves: a markdown table; a dash where nothing was measured. MB is 1e6 bytes; ms are
+modelled. Every row stands in `benchmarks.table`, with the figures behind its verdict.
+Not guaranteed: that a line covers every budget or dropout; the counts say how many rows are behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from benchmarks.configs import ModelConfig, default_config, parse_config
+from benchmarks.judge import monotone_problems, problems, scaled_time_us
+from benchmarks.record import RowRecord
+from benchmarks.ways import Kind, Way, ours, parse_way
+
+NOTHING = "-"
+HEADINGS = (
+    "model",
+    "torch.compile",
+    "+ HF checkpointing",
+    "ours, no budget",
+    "ours, smallest",
+    "budgets kept",
+    "prediction off by",
+    "gradients off by: fp32, fp64",
+)
+
+
+def render_models(rows: Sequence[RowRecord]) -> str:
+    """The table; models in the order of their first rows."""
+    models = list(dict.fromkeys(_model(row) for row in rows))
+    lines = [HEADINGS, ["---"] * len(HEADINGS)]
+    lines += [_line(model, [row for row in rows if _model(row) == model]) for model in models]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _model(row: RowRecord) -> str:
+    """A row's config without what gradient rows vary: its type of numbers and its dropout."""
+    config = parse_config(row.key.config)
+    return _plain(config).text()
+
+
+def _plain(config: ModelConfig) -> ModelConfig:
+    usual = default_config(config.family)
+    return replace(config, dtype=usual.dtype, dropout=usual.dropout)
+
+
+def _line(model: str, rows: Sequence[RowRecord]) -> list[str]:
+    ways = (Way(Kind.COMPILE), Way(Kind.HF_CKPT), ours(), ours(policy="smallest"))
+    peaks = [_figures(rows, way) for way in ways]
+    return [model, *peaks, _budgets(rows), _prediction(rows), f"{_gradients(rows, 'fp32')}, {_gradients(rows, 'fp64')}"]
+
+
+def _figures(rows: Sequence[RowRecord], way: Way) -> str:
+    found = [row for row in rows if row.step is not None and row.key.way == way.text()]
+    if not found:
+        return NOTHING
+    step = found[-1].step
+    assert step is not None
+    text = f"{step.peak_bytes / 1e6:.1f} MB, {scaled_time_us(step) / 1e3:.3f} ms"
+    return f"{text} ({'; '.join(problems(found[-1], rows))})" if problems(found[-1], rows) else text
+
+
+def _budgets(rows: Sequence[RowRecord]) -> str:
+    limited = [row for row in rows if _has_budget(row)]
+    if not limited:
+        return NOTHING
+    kept = sum(not problems(row, rows) for row in limited)
+    order = ", not monotone" if monotone_problems(limited) else ""
+    return f"{kept} of {len(limited)}{order}"
+
+
+def _has_budget(row: RowRecord) -> bool:
+    """A refused row has no figures, and counts as one that was not kept."""
+    way = parse_way(row.key.way)
+    return row.key.measurement == "step" and (way.option("activation_budget") or way.option("budget")) is not None
+
+
+def _prediction(rows: Sequence[RowRecord]) -> str:
+    """The worst of all rows, whatever their way."""
+    steps = [row.step for row in rows if row.step is not None and row.step.predictions]
+    errors = [abs(max(graph.peak_bytes for graph in step.predictions) / step.peak_bytes - 1) for step in steps]
+    return f"{100 * max(errors):.2f} % ({len(errors)} plans)" if errors else NOTHING
+
+
+def _gradients(rows: Sequence[RowRecord], dtype: str) -> str:
+    found = [row for row in rows if row.gradients is not None and parse_config(row.key.config).dtype == dtype]
+    if not found:
+        return NOTHING
+    failed = [problem for row in found for problem in problems(row, rows)]
+    worst = max(row.gradients.difference_ratio for row in found if row.gradients is not None)
+    return f"{worst:.0e}" + (f" ({'; '.join(failed)})" if failed else "")
