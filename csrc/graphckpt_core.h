@@ -10,7 +10,7 @@
 #define GRAPHCKPT_API __attribute__((visibility("default")))
 
 // Raised by one with every change of this header; the loader refuses another number.
-#define GRAPHCKPT_ABI_VERSION 1
+#define GRAPHCKPT_ABI_VERSION 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -66,6 +66,17 @@ GRAPHCKPT_API int32_t graphckpt_timeline(const graphckpt_graph* graph, const uin
                                          const int32_t* forward, int64_t forward_count,
                                          const int32_t* backward, int64_t backward_count,
                                          int64_t* live_bytes, uint8_t* held, graphckpt_peak* peak);
+
+// An edge of this capacity may not be cut.
+#define GRAPHCKPT_UNCUTTABLE (INT64_C(1) << 60)
+
+// The smallest cut between two different nodes of a network whose edges run from[e] -> to[e]. Returns a graphckpt_status.
+//   capacity:    [edge_count], 0 to GRAPHCKPT_UNCUTTABLE; the sum of the others must stay below that
+//   source_side: [node_count], written: 1 for what the source still reaches, which is the smallest of the smallest cuts
+//   value:       written: the capacity of the cut; GRAPHCKPT_UNCUTTABLE or more if there is none
+GRAPHCKPT_API int32_t graphckpt_min_cut(int32_t node_count, int64_t edge_count, const int32_t* from, const int32_t* to,
+                                        const int64_t* capacity, int32_t source, int32_t sink, uint8_t* source_side,
+                                        int64_t* value);
 
 #ifdef __cplusplus
 }

@@ -36,7 +36,9 @@ def order_held() -> Iterator[None]:
         ordered = in_traced_order(nodes)
         return ordered if follow is None else follow(ordered)
 
-    settings = inductor_config.patch(reorder_for_peak_memory=False, _post_fusion_custom_pass=arrange)
+    settings = inductor_config.patch(
+        reorder_for_peak_memory=False, allow_buffer_reuse=False, _post_fusion_custom_pass=arrange
+    )
     with settings, V.set_choices_handler(_holding(V.choices)):
         yield
 

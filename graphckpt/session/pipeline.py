@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from torch import fx
 
 from graphckpt.compat import aot
 from graphckpt.config import Options
-from graphckpt.cost.roofline import DeviceSpec, recompute_times_us
+from graphckpt.cost.roofline import DeviceSpec, recompute_times_us, saving_times_us
 from graphckpt.errors import OptionError, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryStep
 from graphckpt.ir.check import check_graph, check_plan
@@ -25,9 +27,11 @@ from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
 from graphckpt.solve.demand import plan_from_saved
-from graphckpt.solve.frontier import Choice, Ranked, choose, last_resort, pareto, rank_plans
+from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, last_resort, pareto
 from graphckpt.solve.order import values_to_hold
+from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
+from graphckpt.solve.saving import state_saving
 from graphckpt.trace.lower import Lowered, lower_joint
 
 _LOSS_BYTES = 16
@@ -192,16 +196,19 @@ def build_frontier(
 ) -> tuple[Ranked, ...]:
     """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
     materialised = materialised_ops(lowered.graph, stock, stock_step)
-    recompute_us = recompute_times_us(lowered.graph, materialised, spec)
+    again_us = recompute_times_us(lowered.graph, materialised, spec)
+    write_us = saving_times_us(lowered.graph, materialised, spec)
     situation = survey(lowered.graph, stock)
     # The caller drops its outputs when forward returns, all but the loss: they are not part of the peak of backward.
     held = tuple(out for out in lowered.graph.forward_outputs if value_bytes(lowered.graph, [out]) <= _LOSS_BYTES)
     graph = replace(lowered.graph, forward_outputs=held)
+    ranker = Ranker(graph, stock, stock_step.time_us, materialised, again_us, write_us)
     if policy is None or policy == "smallest" or policy.startswith("index:"):
-        ranked = rank_plans(graph, candidate_plans(situation), materialised, recompute_us, stock_step.time_us)
-        return pareto(ranked)
-    plans = [stock] if policy == "stock" else [stock, named_plan(situation, policy)]
-    return rank_plans(graph, plans, materialised, recompute_us, stock_step.time_us)
+        problem = state_saving(lowered.graph, stock, situation.always_saved, again_us, write_us)
+        plans = chain(candidate_plans(situation), saving_plans(situation, problem))
+        return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, lowered.graph))
+    named = [stock] if policy == "stock" else [stock, named_plan(situation, policy)]
+    return tuple(ranker.rank(plan) for plan in named)
 
 
 def materialised_ops(graph: Graph, stock: Plan, step: DryStep) -> tuple[bool, ...]:

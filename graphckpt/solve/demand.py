@@ -65,51 +65,65 @@ class _Backward:
         return max((s for s in segments if s >= 0), default=current)
 
 
+class Demand:
+    """What every plan of one graph needs to know, found once; then plan after plan."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._cheap = cheap_values(graph)
+        self._forward = frozenset(forward_order(graph))
+        forward = [i for i, op in enumerate(graph.ops) if op.kind is OpKind.COMPUTE and op.phase is Phase.FORWARD]
+        self._must = frozenset(i for i in forward if graph.ops[i].pinned or graph.ops[i].tag == "save")
+        self._may_not = frozenset(i for i, op in enumerate(graph.ops) if op.tag == "recompute")
+        self._elements = [i for i in range(len(graph.ops)) if is_element(graph, i)]
+
+    def plan(self, name: str, saved: Collection[int], of_op: Sequence[int], backward_order: Sequence[int]) -> Plan:
+        """The plan that saves ``saved`` and recomputes the rest on demand.
+
+        ``of_op``: segment of each forward operation; ``backward_order``: the operations that depend on tangents, in the order to
+        keep.
+
+        Raises:
+            PlanError: backward needs a value that may not be computed again and is not saved.
+        """
+        graph, order = self.graph, self._forward_with(saved)
+        saved = self.close(saved)
+        # A tuple cannot cross: what backward reads of one is picked out in forward.
+        elements = frozenset(i for i in self._elements if i in saved and graph.ops[i].inputs[0] in order)
+        work = _Backward(graph, saved, of_op, self._cheap, order | elements)
+        segment = max(of_op, default=0)
+        for index in backward_order:
+            reads = graph.ops[index].inputs
+            segment = work.segment_of(reads, segment)
+            for value in reads:
+                work.demand(value, segment)
+            work.steps.append(index)
+        for out in graph.backward_outputs:
+            work.demand(out, segment)
+        read = {*graph.backward_outputs, *(source for step in work.steps for source in graph.ops[step].inputs)}
+        return Plan(name, tuple(sorted(order | (elements & read))), tuple(work.steps))
+
+    def close(self, saved: Collection[int]) -> frozenset[int]:
+        """``saved`` with what must be (values that may not be computed again, the elements of saved tuples), and without what the
+        user asked to recompute."""
+        closed = {*saved} - self._may_not | self._must
+        closed.update(i for i in self._elements if self.graph.ops[i].inputs[0] in closed)
+        return frozenset(closed)
+
+    def _forward_with(self, saved: Collection[int]) -> frozenset[int]:
+        """What forward computes by itself, and what is saved beyond that."""
+        order = {*self._forward}
+        todo = [index for index in saved if index not in order]
+        while todo:
+            index = todo.pop()
+            if index not in order and self.graph.ops[index].kind in (OpKind.COMPUTE, OpKind.ALIAS):
+                order.add(index)
+                todo.extend(self.graph.ops[index].inputs)
+        return frozenset(order)
+
+
 def plan_from_saved(
     graph: Graph, name: str, saved: Collection[int], of_op: Sequence[int], backward_order: Sequence[int]
 ) -> Plan:
-    """The plan that saves ``saved`` and recomputes the rest on demand.
-
-    ``of_op``: segment of each forward operation; ``backward_order``: the operations that depend on tangents, in the order to keep.
-
-    Raises:
-        PlanError: backward needs a value that may not be computed again and is not saved.
-    """
-    order = _forward_with(graph, saved)
-    saved = close_saved(graph, saved)
-    # A tuple cannot cross: what backward reads of one is picked out in forward.
-    in_forward = frozenset(order)
-    elements = frozenset(i for i in saved if is_element(graph, i) and graph.ops[i].inputs[0] in in_forward)
-    work = _Backward(graph, saved, of_op, cheap_values(graph), in_forward | elements)
-    segment = max(of_op, default=0)
-    for index in backward_order:
-        reads = graph.ops[index].inputs
-        segment = work.segment_of(reads, segment)
-        for value in reads:
-            work.demand(value, segment)
-        work.steps.append(index)
-    for out in graph.backward_outputs:
-        work.demand(out, segment)
-    read = {*graph.backward_outputs, *(source for step in work.steps for source in graph.ops[step].inputs)}
-    return Plan(name, tuple(sorted(in_forward | (elements & read))), tuple(work.steps))
-
-
-def close_saved(graph: Graph, saved: Collection[int]) -> frozenset[int]:
-    """``saved`` with what must be (values that may not be computed again, the elements of saved tuples), and without what the user
-    asked to recompute."""
-    closed = {index for index in saved if graph.ops[index].tag != "recompute"}
-    for index, op in enumerate(graph.ops):
-        must = op.kind is OpKind.COMPUTE and op.phase is Phase.FORWARD and (op.pinned or op.tag == "save")
-        if must or (is_element(graph, index) and op.inputs[0] in closed):
-            closed.add(index)
-    return frozenset(closed)
-
-
-def _forward_with(graph: Graph, saved: Collection[int]) -> tuple[int, ...]:
-    """The forward order with what is saved but not needed by forward itself."""
-    order = {*forward_order(graph), *saved}
-    for index in range(len(graph.ops) - 1, -1, -1):
-        op = graph.ops[index]
-        if index in order:
-            order.update(s for s in op.inputs if graph.ops[s].kind in (OpKind.COMPUTE, OpKind.ALIAS))
-    return tuple(sorted(order))
+    """`Demand.plan`, once; for many plans of one graph keep a `Demand`."""
+    return Demand(graph).plan(name, saved, of_op, backward_order)

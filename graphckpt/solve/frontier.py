@@ -2,22 +2,25 @@
 
 The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need less memory than
 every faster one. The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice lowers few
-plans: it starts at the first whose corrected estimate fits, and goes towards smaller ones while the exact peak does not.
+plans: it starts at the first whose corrected estimate fits, and goes towards smaller ones while the exact peak does not, or looks
+once at a faster one where the exact peak is smaller than was thought.
 
-Not guaranteed: that no faster plan of the frontier fits too; the correction errs on the side of the smaller plan.
+Not guaranteed: that no faster plan of the frontier fits too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphckpt.ir.graph import Graph
-from graphckpt.ir.plan import Plan, recomputed_values
+from graphckpt.ir.plan import Plan, recomputed_values, saved_values
 from graphckpt.solve.engine import Engine
+from graphckpt.solve.segments import base_of
 
-# With stock's own, that makes at most three dry lowerings for the smallest plan.
-_LAST_RESORTS = 2
+# Dry lowerings, stock's own among them, that are spent on a faster plan or on a smaller one.
+_LOOKS = 3
+_LAST_RESORTS = _LOOKS - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +42,52 @@ class Choice:
     looked_at: tuple[tuple[int, int], ...]
 
 
-def rank_plans(
-    graph: Graph,
-    plans: Iterable[Plan],
-    materialised: Sequence[bool],
-    recompute_us: Sequence[float],
-    stock_time_us: float,
-) -> tuple[Ranked, ...]:
-    """The model's figures of ``plans``, in their order; the first is stock's, whose time is ``stock_time_us``."""
-    engine = Engine(graph)
-    ranked: list[Ranked] = []
-    base_us = 0.0
-    for number, plan in enumerate(plans):
-        extra_us = sum(recompute_us[i] for i in recomputed_values(graph, plan))
-        base_us = extra_us if number == 0 else base_us
-        time_us = stock_time_us + (extra_us - base_us)
-        ranked.append(Ranked(plan, engine.timeline(plan, materialised).peak_bytes, time_us))
-    return tuple(ranked)
+class Ranker:
+    """Gives plans of one graph the model's figures. Times are by operation: ``again_us`` of one more computation, ``write_us`` of
+    writing a value that stock does not write."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        stock: Plan,
+        stock_time_us: float,
+        materialised: Sequence[bool],
+        again_us: Sequence[float],
+        write_us: Sequence[float],
+    ) -> None:
+        self._graph = graph
+        self._base = base_of(graph)
+        self._engine = Engine(graph)
+        self._materialised = tuple(materialised)
+        self._again_us = again_us
+        self._write_us = write_us
+        self._fixed_us = stock_time_us - self._extra_us(stock)
+
+    def rank(self, plan: Plan) -> Ranked:
+        """The peak and the time of a step by ``plan``. What it saves has a buffer, whatever stock does."""
+        saved = self._saved(plan)
+        real = [is_real or index in saved for index, is_real in enumerate(self._materialised)]
+        return Ranked(plan, self._engine.timeline(plan, real).peak_bytes, self._fixed_us + self._extra_us(plan))
+
+    def _extra_us(self, plan: Plan) -> float:
+        again = sum(self._again_us[index] for index in recomputed_values(self._graph, plan))
+        return again + sum(self._write_us[index] for index in self._saved(plan))
+
+    def _saved(self, plan: Plan) -> frozenset[int]:
+        """What has the memory of the saved values: of a view what it looks at."""
+        return frozenset(self._base[index] for index in saved_values(self._graph, plan))
 
 
-def pareto(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
-    """Stock's plan, which is the first, then from fastest to smallest those that need less memory than every faster one."""
+def pareto(ranked: Sequence[Ranked], admits: Callable[[Plan], bool] = lambda plan: True) -> tuple[Ranked, ...]:
+    """Stock's plan, which is the first, then from fastest to smallest those that need less memory than every faster one.
+
+    ``admits``: whether a plan is legal; asked of those alone that would be kept.
+    """
     stock = ranked[0]
     frontier = [stock]
     for entry in sorted(ranked[1:], key=lambda r: (r.time_us, r.estimated_peak_bytes)):
-        if entry.estimated_peak_bytes < frontier[-1].estimated_peak_bytes and entry.time_us >= stock.time_us:
+        is_better = entry.estimated_peak_bytes < frontier[-1].estimated_peak_bytes and entry.time_us >= stock.time_us
+        if is_better and admits(entry.plan):
             frontier.append(entry)
     return tuple(frontier)
 
@@ -84,9 +108,22 @@ def choose(
     while (index := _next_fitting(frontier, index + 1, allowance_bytes, correction)) < len(frontier):
         looked_at[index] = exact_peak(index)
         if looked_at[index] <= allowance_bytes:
-            return Choice(index, looked_at[index], True, tuple(looked_at.items()))
+            return _faster(frontier, index, allowance_bytes, exact_peak, looked_at)
         correction = max(correction, looked_at[index] / max(1, frontier[index].estimated_peak_bytes))
     return last_resort(frontier, allowance_bytes, exact_peak, looked_at)
+
+
+def _faster(
+    frontier: Sequence[Ranked], index: int, allowance_bytes: int, exact_peak: Callable[[int], int], looked_at: dict[int, int]
+) -> Choice:
+    """Plan ``index``, or a faster one that fits too: worth a second look where the first one showed estimates to be too large."""
+    ratio = looked_at[index] / max(1, frontier[index].estimated_peak_bytes)
+    faster = _next_fitting(frontier, 1, allowance_bytes, ratio)
+    if faster < index and faster not in looked_at and len(looked_at) < _LOOKS:
+        looked_at[faster] = exact_peak(faster)
+        if looked_at[faster] <= allowance_bytes:
+            index = faster
+    return Choice(index, looked_at[index], True, tuple(looked_at.items()))
 
 
 def last_resort(

@@ -3,7 +3,7 @@
 `stock`: Inductor's own cut, as it is. `every_N`: the forward pass is cut at every N-th layer; only what crosses a cut is saved.
 `full` is ``every_1``; `sqrt` takes N = round(sqrt(layers)) (Chen et al. 2016, arXiv:1604.06174). `selective`: what lies between
 the two products of an attention is dropped, the rest is stock's choice (Korthikanti et al. 2022, arXiv:2205.05198).
-Between stock and a policy lie the plans ``policy:first_K``: only the first K segments are recomputed.
+Between `stock` and `full` lie the plans ``full:first_K``: only the first K layers are recomputed.
 
 These are baselines. They know nothing of a single tensor's price, and none of them is optimal.
 """
@@ -19,7 +19,7 @@ from graphckpt.errors import OptionError, PlanError
 from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan, saved_values
-from graphckpt.solve.demand import plan_from_saved
+from graphckpt.solve.demand import Demand
 from graphckpt.solve.order import gradients_early
 from graphckpt.solve.segments import (
     Segments,
@@ -29,8 +29,12 @@ from graphckpt.solve.segments import (
     is_element,
     layer_boundaries,
     narrow_boundaries,
+    spread,
     tiny_bytes,
 )
+
+# At most so many plans between stock and `full`: time to plan stays close to linear in the number of layers.
+_PARTIAL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Situation:
     layers: tuple[int, ...]
     valleys: tuple[int, ...]
     always_saved: frozenset[int]
+    demand: Demand
 
 
 def survey(graph: Graph, stock: Plan) -> Situation:
@@ -60,7 +65,8 @@ def survey(graph: Graph, stock: Plan) -> Situation:
     saved = frozenset(base[i] for i in saved_values(graph, stock) if graph.ops[base[i]].kind is not OpKind.INPUT)
     backward = gradients_early(graph, [i for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD])
     layers = layer_boundaries(graph, order)
-    return Situation(graph, stock, saved, order, backward, layers, narrow_boundaries(graph, order), kept)
+    valleys = narrow_boundaries(graph, order)
+    return Situation(graph, stock, saved, order, backward, layers, valleys, kept, Demand(graph))
 
 
 def named_plan(situation: Situation, name: str) -> Plan:
@@ -99,7 +105,7 @@ def checkpoint_first(situation: Situation, name: str, segments: Segments, count:
             saved.add(index)
     for entering in segments.crossing[: count + 1]:
         saved |= entering
-    return plan_from_saved(situation.graph, name, saved, segments.of_op, situation.backward_order)
+    return situation.demand.plan(name, saved, segments.of_op, situation.backward_order)
 
 
 def _selective(situation: Situation) -> Plan:
@@ -108,7 +114,7 @@ def _selective(situation: Situation) -> Plan:
     saved = {i for i in situation.stock_saved if i not in inside} | situation.always_saved
     saved |= _readable_from_outside(graph, inside)
     segments = cut_at(graph, situation.order, situation.layers)
-    return plan_from_saved(graph, "selective", saved, segments.of_op, situation.backward_order)
+    return situation.demand.plan("selective", saved, segments.of_op, situation.backward_order)
 
 
 def attention_interior(graph: Graph) -> frozenset[int]:
@@ -179,7 +185,7 @@ def _makers(situation: Situation) -> Iterator[Callable[[], Plan]]:
     for step in sorted({1, 2, 3, root, len(layers) // 2 or 1}):
         name = "full" if step == 1 else f"every_{step}"
         segments = cut_at(situation.graph, situation.order, layers[::step])
-        for count in range(1, segments.count - 1):
+        for count in spread(segments.count - 2, _PARTIAL) if step == 1 else ():
             yield partial(checkpoint_first, situation, f"{name}:first_{count}", segments, count)
         yield partial(checkpoint_first, situation, name, segments, segments.count - 1)
     if situation.valleys:

@@ -162,6 +162,13 @@ def tiny_bytes(graph: Graph, order: Sequence[int]) -> int:
     return min(widths, default=0) // _TINY_SHARE
 
 
+def spread(last: int, most: int) -> list[int]:
+    """The numbers from 1 to ``last``, or ``most`` of them, evenly spread."""
+    if last <= most:
+        return list(range(1, last + 1))
+    return sorted({round(last * step / most) for step in range(1, most + 1)})
+
+
 def _layer_of(module: str) -> str:
     """``transformer.h.3.attn`` -> ``transformer.h.3``; paths without a number give ""."""
     match = re.match(r"(.*?\.\d+)(\.|$)", module)

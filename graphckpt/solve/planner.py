@@ -1,0 +1,62 @@
+"""Plans of single tensors: the hull of saving problems, and what lies between its vertices.
+
+A vertex (`graphckpt.solve.hull`) treats equal layers alike. Between two neighbours lie the plans that take the cheaper vertex's
+price in the later layers and the dearer one's in the first K: what early layers save lives longest. Each set of saved values
+becomes a schedule by computing the rest again just before its use (`graphckpt.solve.demand`).
+
+Deterministic. Not optimal: a price cannot see the peak, so a vertex may save little and still peak high (what is computed again
+lives on); such plans fall out when they are ranked. At most two prices are mixed, and no value is computed a third time unless it
+is cheap and another layer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from graphckpt.errors import PlanError
+from graphckpt.ir.plan import Plan
+from graphckpt.solve.hull import Vertex, lower_hull
+from graphckpt.solve.policies import Situation
+from graphckpt.solve.saving import Saving, SavingProblem
+from graphckpt.solve.segments import Segments, cut_at, spread
+
+# Between two vertices whose saved bytes differ by less than this share of the largest, no other is looked for.
+_RESOLUTION = 1 / 64
+# Two vertices are mixed no finer than that, and at this many places at most: time to plan stays close to linear in the layers.
+_MIXES = 8
+
+
+def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]:
+    """The plans of the hull and between its vertices: first ``saving``, free in what to save, then ``layered``, which saves what
+    enters each layer whatever its price, so that no layer is computed again for the sake of another.
+
+    Not checked; a plan that would compute twice what may run once is left out.
+    """
+    segments = cut_at(situation.graph, situation.order, situation.layers)
+    entering = frozenset().union(*segments.crossing)
+    for name, forced in (("saving", frozenset[int]()), ("layered", entering)):
+        vertices = lower_hull(problem.forcing(forced), _RESOLUTION)
+        resolved_bytes = max(1.0, _RESOLUTION * vertices[0].saving.saved_bytes)
+        yield from _plan(situation, f"{name}:0", vertices[0].saving, forced, segments)
+        for number, (left, right) in enumerate(pairwise(vertices), 1):
+            gap = round((left.saving.saved_bytes - right.saving.saved_bytes) / resolved_bytes)
+            for count in spread(segments.count - 1, min(gap, _MIXES)):
+                saving = problem.forcing(forced).solve(_mixed(problem, segments, left, right, count))
+                yield from _plan(situation, f"{name}:{number}:first_{count}", saving, forced, segments)
+            yield from _plan(situation, f"{name}:{number}", right.saving, forced, segments)
+
+
+def _mixed(problem: SavingProblem, segments: Segments, left: Vertex, right: Vertex, count: int) -> Sequence[float]:
+    early = [0 <= segments.of_op[value] < count for value in problem.values]
+    return [right.price_us_per_byte if is_early else left.price_us_per_byte for is_early in early]
+
+
+def _plan(
+    situation: Situation, name: str, saving: Saving, forced: frozenset[int], segments: Segments
+) -> Iterator[Plan]:
+    try:
+        saved = saving.saved | situation.always_saved | forced
+        yield situation.demand.plan(name, saved, segments.of_op, situation.backward_order)
+    except PlanError:
+        return
