@@ -25,9 +25,10 @@ def _hold(value: torch.Tensor) -> torch.Tensor:
 
 _LIBRARY.impl("hold", _hold, "CompositeExplicitAutograd")
 _LIBRARY.impl("hold", _hold, "Meta")
+HOLD = torch.ops.graphckpt.hold.default
 
 
-@register_lowering(torch.ops.graphckpt.hold.default, type_promotion_kind=None)
+@register_lowering(HOLD, type_promotion_kind=None)
 def _lower_hold(value: Any) -> Any:
     value.realize()
     return value
@@ -35,6 +36,6 @@ def _lower_hold(value: Any) -> Any:
 
 def append_fence(graph: fx.Graph, value: fx.Node) -> fx.Node:
     """Append a fence behind ``value``, the last node of ``graph`` so far; who reads the fence reads the value."""
-    fence = graph.call_function(torch.ops.graphckpt.hold.default, (value,))
+    fence = graph.call_function(HOLD, (value,))
     fence.meta = dict(value.meta)
     return fence

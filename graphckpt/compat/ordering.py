@@ -1,12 +1,14 @@
-"""Makes Inductor keep the order of a planned graph: no fusion that holds memory over a distance, no reordering afterwards.
+"""Makes Inductor keep the order and the lifetimes of a planned graph: nothing is moved, and nothing lives on unread.
 
 Stock fuses whatever shares data, however far apart, and runs the fused kernel at the later place: what its earlier part read
 stays alive until then. A plan's peak rests on the places its nodes have, so under `order_held`
 
  - two kernels with others' kernels of aten between them are not fused if the earlier part would hold more than it makes;
- - after fusion, kernels stand in the traced order of their last parts, and no other order is tried.
+ - after fusion, kernels stand in the traced order of their last parts, and no other order is tried;
+ - a buffer that nobody reads any more is freed. Stock keeps it for a later one of its size if its own estimate of the peak
+   allows that: two score matrices of an attention then live through the MLP before the next layer's.
 
-Costs: what is not fused is written and read once more; a dry lowering's time includes it.
+Costs: what is not fused is written and read once more (a dry lowering's time includes it), and the allocator is asked more often.
 Read in torch 2.13 (``_inductor/choices.py``, ``scheduler.py``).
 """
 

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 from torch._subclasses import FakeTensorMode
 
-from graphckpt.compat.fence import append_fence
+from graphckpt.compat.fence import HOLD, append_fence
 from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import OpKind
 from graphckpt.rewrite.schedule import split_by_plan
@@ -21,8 +21,6 @@ from tests.compat.lowered import kernels, lowered, peak_bytes
 from tests.joint import Joint, assert_same, captured, run_joint, run_split
 
 Tensor = torch.Tensor
-
-HOLD = torch.ops.graphckpt.hold.default
 
 
 def test_run_eagerly_a_fence_is_a_view() -> None:
