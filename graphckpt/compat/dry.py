@@ -26,6 +26,9 @@ from graphckpt.compat.takeover import KeptLowering, Lowerings, StoppedDry, lower
 from graphckpt.compat.wrapper import read_program
 from graphckpt.ir.program import Program
 
+# A graph found in a cache would not be lowered. Disabling all caches would leave a temporary folder behind for every lowering.
+_NO_CACHE = {"fx_graph_cache": False, "fx_graph_remote_cache": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -77,7 +80,7 @@ def lower_dry(
     static = list(range(count_tangents(module))) if is_backward else list(static_inputs)
     launched: list[Kernel] = []
     found: list[KeptLowering] = []
-    settings = inductor_config.patch(force_disable_caches=True, _post_fusion_custom_pass=_collector(launched))
+    settings = inductor_config.patch({**_NO_CACHE, "_post_fusion_custom_pass": _collector(launched)})
     held = order_held() if hold_order else nullcontext()
     with lowering_kept(lowerings, found), settings, held, suppress(StoppedDry):
         inductor_compile.compile_fx_inner(
