@@ -34,15 +34,13 @@ def lower_hull(problem: SavingProblem, resolution: float) -> tuple[Vertex, ...]:
     todo = [(most, fewest)]
     while todo:
         left, right = todo.pop()
-        if left.saved_bytes - right.saved_bytes <= resolution * most.saved_bytes:
-            continue
-        price = _slope(left, right)
-        between = _at(problem, price)
-        if _cost(between, price) < _cost(left, price) - _ROUNDING * max(1.0, _cost(left, price)):
+        is_close = left.saved_bytes - right.saved_bytes <= resolution * most.saved_bytes
+        between = left if is_close else _at(problem, _slope(left, right))
+        if not is_close and _is_below(between, left, right):
             todo += [(between, right), (left, between)]
-        else:
+        elif right.saved_bytes < found[-1].saved_bytes:
             found.append(right)
-    slopes = [_TIME_ALONE, *(max(_TIME_ALONE, _slope(left, right)) for left, right in pairwise(found)), _BYTES_ALONE]
+    slopes = [_TIME_ALONE, *(_slope(left, right) for left, right in pairwise(found)), _BYTES_ALONE]
     return tuple(Vertex(saving, math.sqrt(low * high)) for saving, (low, high) in zip(found, pairwise(slopes), strict=True))
 
 
@@ -50,10 +48,17 @@ def _at(problem: SavingProblem, price_us_per_byte: float) -> Saving:
     return problem.solve([price_us_per_byte] * len(problem.values))
 
 
+def _is_below(between: Saving, left: Saving, right: Saving) -> bool:
+    """Whether a solution lies below the line between two others, and not on it but for rounding."""
+    price = _slope(left, right)
+    on_the_line = _cost(left, price)
+    return _cost(between, price) < on_the_line - _ROUNDING * max(1.0, on_the_line)
+
+
 def _cost(saving: Saving, price_us_per_byte: float) -> float:
     return saving.extra_us + price_us_per_byte * saving.saved_bytes
 
 
 def _slope(left: Saving, right: Saving) -> float:
-    """The price at which both cost the same."""
-    return (right.extra_us - left.extra_us) / (left.saved_bytes - right.saved_bytes)
+    """The price at which both cost the same; times are rounded, so it could come out below zero."""
+    return max(_TIME_ALONE, (right.extra_us - left.extra_us) / (left.saved_bytes - right.saved_bytes))

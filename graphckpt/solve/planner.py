@@ -12,6 +12,7 @@ is cheap and another layer's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from graphckpt.errors import PlanError
@@ -31,32 +32,33 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
     """The plans of the hull and between its vertices: first ``saving``, free in what to save, then ``layered``, which saves what
     enters each layer whatever its price, so that no layer is computed again for the sake of another.
 
-    Not checked; a plan that would compute twice what may run once is left out.
+    Each set of saved values once. Not checked; a plan that would compute twice what may run once is left out.
     """
     segments = cut_at(situation.graph, situation.order, situation.layers)
     entering = frozenset().union(*segments.crossing)
+    seen = set[frozenset[int]]()
     for name, forced in (("saving", frozenset[int]()), ("layered", entering)):
-        vertices = lower_hull(problem.forcing(forced), _RESOLUTION)
-        resolved_bytes = max(1.0, _RESOLUTION * vertices[0].saving.saved_bytes)
-        yield from _plan(situation, f"{name}:0", vertices[0].saving, forced, segments)
-        for number, (left, right) in enumerate(pairwise(vertices), 1):
-            gap = round((left.saving.saved_bytes - right.saving.saved_bytes) / resolved_bytes)
-            for count in spread(segments.count - 1, min(gap, _MIXES)):
-                saving = problem.forcing(forced).solve(_mixed(problem, segments, left, right, count))
-                yield from _plan(situation, f"{name}:{number}:first_{count}", saving, forced, segments)
-            yield from _plan(situation, f"{name}:{number}", right.saving, forced, segments)
+        for place, saving in _savings(problem.forcing(forced), segments):
+            saved = saving.saved | situation.always_saved | forced
+            if saved in seen:
+                continue
+            seen.add(saved)
+            with suppress(PlanError):
+                yield situation.demand.plan(f"{name}:{place}", saved, segments.of_op, situation.backward_order)
+
+
+def _savings(problem: SavingProblem, segments: Segments) -> Iterator[tuple[str, Saving]]:
+    """The vertices of the hull with their places in it, and behind each the mixtures of its price and that of the one before."""
+    vertices = lower_hull(problem, _RESOLUTION)
+    resolved_bytes = max(1.0, _RESOLUTION * vertices[0].saving.saved_bytes)
+    yield "0", vertices[0].saving
+    for number, (left, right) in enumerate(pairwise(vertices), 1):
+        yield f"{number}", right.saving
+        gap = round((left.saving.saved_bytes - right.saving.saved_bytes) / resolved_bytes)
+        for count in spread(segments.count - 1, min(gap, _MIXES)):
+            yield f"{number}:first_{count}", problem.solve(_mixed(problem, segments, left, right, count))
 
 
 def _mixed(problem: SavingProblem, segments: Segments, left: Vertex, right: Vertex, count: int) -> Sequence[float]:
     early = [0 <= segments.of_op[value] < count for value in problem.values]
     return [right.price_us_per_byte if is_early else left.price_us_per_byte for is_early in early]
-
-
-def _plan(
-    situation: Situation, name: str, saving: Saving, forced: frozenset[int], segments: Segments
-) -> Iterator[Plan]:
-    try:
-        saved = saving.saved | situation.always_saved | forced
-        yield situation.demand.plan(name, saved, segments.of_op, situation.backward_order)
-    except PlanError:
-        return

@@ -11,7 +11,8 @@ are never saved: what they look at is. Raising one price for all bytes walks dow
 
 The same cut as torch's partitioner makes, but with times for bans. Exact for: values computed at most once more, each for a
 price of its own. It knows nothing of the peak: when things live is the schedule's business, and prices that differ by layer are how
-a schedule has its say.
+a schedule has its say. Not counted: what a value that only backward computes would take along, were it saved and so moved to
+forward.
 """
 
 from __future__ import annotations
@@ -71,9 +72,11 @@ class SavingProblem:
         )
 
     def forcing(self, forced: frozenset[int]) -> SavingProblem:
-        """The same problem with these values saved for nothing, wherever that may be: they are no longer a choice."""
-        sizes = (0 if value in forced else size for value, size in zip(self.values, self.size_bytes, strict=True))
-        return replace(self, size_bytes=tuple(sizes))
+        """The same problem with these values of forward saved for nothing, wherever that may be: they are no longer a choice."""
+        is_forced = [value in forced for value in self.values]
+        sizes = (0 if free else size for size, free in zip(self.size_bytes, is_forced, strict=True))
+        writes = (0.0 if free and write is not None else write for write, free in zip(self.write_us, is_forced, strict=True))
+        return replace(self, size_bytes=tuple(sizes), write_us=tuple(writes))
 
 
 def state_saving(
@@ -84,14 +87,18 @@ def state_saving(
     place = {value: k for k, value in enumerate(values)}
     tuples = {graph.ops[i].inputs[0] for i in values if is_element(graph, i)}
     in_forward = frozenset(stock.forward)
+    forced = frozenset(i for i in values if _runs_once(graph.ops[i]) and i in in_forward)
+    free = forced | always_saved
+    free |= {i for i in values if is_element(graph, i) and graph.ops[i].inputs[0] in free}
     sizes, saves, agains = [], [], []
     for value in values:
-        op = graph.ops[value]
-        sizes.append(0 if _is_forced(op) or value in always_saved else _bytes_of(graph, value))
+        sizes.append(0 if value in free else _bytes_of(graph, value))
         # What forward does not compute by itself costs its computation wherever it is done.
         moved_us = 0.0 if value in in_forward else again_us[value]
-        saves.append(write_us[value] + moved_us if _may_be_saved(graph, value, value in tuples) else None)
-        agains.append(None if _is_forced(op) else again_us[value])
+        save_us = moved_us if value in free else moved_us + write_us[value]
+        may_be_saved = value in forced or _may_be_saved(graph, value, value in tuples)
+        saves.append(save_us if may_be_saved else None)
+        agains.append(None if value in forced else again_us[value])
     reads = [(place[value], place[source]) for value in values for source in graph.ops[value].inputs if source in place]
     late = [graph.ops[i].inputs for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD]
     required = {place[s] for sources in (*late, graph.backward_outputs) for s in sources if s in place}
@@ -103,16 +110,14 @@ def state_saving(
     return SavingProblem(tuple(values), tuple(sizes), tuple(saves), tuple(agains), network, len(bound))
 
 
-def _is_forced(op: Op) -> bool:
-    """Saved whatever it costs: what may run only once, and what the user wants saved."""
+def _runs_once(op: Op) -> bool:
+    """What is not computed again: saved whatever it costs where forward computes it, and otherwise left to backward."""
     return op.kind is OpKind.COMPUTE and (bool(op.pinned) or op.tag == "save")
 
 
 def _may_be_saved(graph: Graph, value: int, is_tuple: bool) -> bool:
     op = graph.ops[value]
-    if _is_forced(op):
-        return True
-    if op.tag == "recompute" or is_tuple:
+    if _runs_once(op) or op.tag == "recompute" or is_tuple:
         return False
     return op.kind is OpKind.COMPUTE or is_element(graph, value)
 

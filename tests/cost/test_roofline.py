@@ -7,7 +7,7 @@
 
 import pytest
 
-from graphckpt.cost.roofline import H100, SCALED, DeviceSpec, recompute_times_us, spec_for
+from graphckpt.cost.roofline import H100, SCALED, DeviceSpec, recompute_times_us, saving_times_us, spec_for
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.text import parse
 
@@ -101,6 +101,32 @@ def test_an_element_of_a_tuple_is_read_alone() -> None:
         backward_outputs
     """)
     assert recompute_times_us(graph, [True] * 4, UNIT) == (0.0, 64 + 8 + 16, 0.0, 8 + 8)
+
+
+def test_saving_costs_the_write_of_what_is_folded_and_nothing_else() -> None:
+    """h and m have buffers; e and n are folded and would be written for the first time, as many bytes as they have."""
+    flags = [name not in ("x", "e", "v", "n") for name in NAMES]
+    times = dict(zip(NAMES, saving_times_us(_graph(), flags, UNIT), strict=True))
+    assert times == {name: {"e": 256.0, "n": 8.0}.get(name, 0.0) for name in NAMES}
+
+
+def test_writing_is_a_matter_of_bytes_alone() -> None:
+    """500 flops on a device of one flop and two bytes a microsecond: h is not computed again, only written."""
+    spec = DeviceSpec("d", 1e6, 2e6)
+    assert saving_times_us(_graph(flops=500), [False] * len(NAMES), spec)[2] == 128 / 2
+
+
+def test_what_is_written_to_an_input_has_no_buffer_to_pay_for() -> None:
+    """add gives a tuple: one result in x, which was there before the step, and one of its own."""
+    graph = parse("""
+        s0 64B external
+        s1 16B
+        %0 x = input placeholder() @fwd s0
+        %1 pair = compute add(%0) @fwd s0 s1 fusible
+        forward_outputs %1
+        backward_outputs
+    """)
+    assert saving_times_us(graph, [True, False], UNIT) == (0.0, 16.0)
 
 
 @pytest.mark.parametrize(("device", "spec"), [("cuda", H100), ("cpu", SCALED), ("mps", SCALED)])

@@ -10,7 +10,7 @@ from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan, recomputed_values, saved_values
 from graphckpt.ir.text import parse
-from graphckpt.solve.demand import close_saved, plan_from_saved
+from graphckpt.solve.demand import Demand, plan_from_saved
 from graphckpt.solve.segments import cut_at, forward_order
 from tests.graphs import random_graph, random_plan
 from tests.solve.chains import Chain, chain
@@ -88,7 +88,7 @@ def test_pinned_tagged_and_elements_of_saved_tuples_are_saved_too(saved: tuple[i
         forward_outputs %1
         backward_outputs
     """)
-    assert close_saved(graph, saved) == closed
+    assert Demand(graph).close(saved) == closed
 
 
 def test_saved_values_that_forward_does_not_need_are_computed_there() -> None:
@@ -161,7 +161,7 @@ def test_random_plans_are_legal_and_save_what_they_were_told_to() -> None:
         assert not set(again) & saved
         assert not [index for index in again if graph.ops[index].pinned]
         kept = {index for index in saved_values(graph, plan) if graph.ops[index].kind is OpKind.COMPUTE}
-        assert kept <= close_saved(graph, saved)
+        assert kept <= Demand(graph).close(saved)
         assert [i for i in plan.backward if graph.ops[i].phase is Phase.BACKWARD] == list(backward)
     assert made > 200
     assert recomputed > 100

@@ -2,11 +2,10 @@
 
 import gc
 import weakref
-from pathlib import Path
 
 import pytest
 
-from graphckpt.errors import CompilerMissing, PlanError
+from graphckpt.errors import PlanError
 from graphckpt.ir import peak
 from graphckpt.ir.plan import Plan
 from graphckpt.ir.text import parse, render
@@ -75,24 +74,3 @@ def test_a_dropped_engine_is_collected() -> None:
     handle = weakref.ref(Engine(parse(SMALL)))
     gc.collect()
     assert handle() is None
-
-
-def test_a_missing_core_says_how_to_build_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "EXTENSION_SUFFIXES", [".nowhere.so"])
-    with pytest.raises(CompilerMissing, match=r"_core\.nowhere\.so.*pip install -e \."):
-        engine.load_library.__wrapped__()
-
-
-def test_a_core_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_ABI_VERSION", 0)
-    with pytest.raises(CompilerMissing, match=r"wanted version 0 .*, came 1\. Build it"):
-        engine.load_library.__wrapped__()
-
-
-def test_a_core_that_is_no_library_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "_core.so").write_text("not a library")
-    (tmp_path / "solve").mkdir()
-    monkeypatch.setattr(engine, "EXTENSION_SUFFIXES", [".so"])
-    monkeypatch.setattr(engine, "__file__", str(tmp_path / "solve" / "engine.py"))
-    with pytest.raises(CompilerMissing, match="cannot be loaded"):
-        engine.load_library.__wrapped__()

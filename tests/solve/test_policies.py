@@ -55,6 +55,15 @@ def test_the_first_segments_alone() -> None:
     assert case.numbers("h2", "a2", "h3", "a3") <= frozenset(saved_values(case.graph, plan))
 
 
+@pytest.mark.parametrize(("layers", "counts"), [(4, [1, 2, 3, 4]), (40, [5, 10, 15, 20, 25, 30, 35, 40])])
+def test_between_stock_and_full_lie_a_few_plans(layers: int, counts: list[int]) -> None:
+    """mask | h0 a0 | ... | loss: of `full` alone some first segments are offered, eight times at most, evenly spread."""
+    case = chain(layers)
+    names = [plan.name for plan in candidate_plans(survey(case.graph, case.keep))]
+    assert [name for name in names if ":first_" in name] == [f"full:first_{count}" for count in counts]
+    assert len(set(names)) == len(names)
+
+
 def test_stock_is_first_and_unchanged() -> None:
     """The very object that went in."""
     case = chain(4)

@@ -1,6 +1,9 @@
 """Where a forward pass is cut, on graphs drawn in the docstrings."""
 
 import random
+from itertools import pairwise
+
+import pytest
 
 from graphckpt.ir.graph import OpKind
 from graphckpt.ir.text import parse
@@ -14,6 +17,7 @@ from graphckpt.solve.segments import (
     is_element,
     layer_boundaries,
     narrow_boundaries,
+    spread,
     tiny_bytes,
 )
 from tests.graphs import random_graph
@@ -138,3 +142,29 @@ def test_crossing_values_agree_with_counting_them_one_by_one() -> None:
             crossed += len(row)
         assert all(graph.ops[index].kind in (OpKind.COMPUTE, OpKind.ALIAS) for index in order)
     assert crossed > 500
+
+
+@pytest.mark.parametrize(
+    ("last", "most", "numbers"),
+    [
+        (-1, 8, []),
+        (0, 8, []),
+        (3, 8, [1, 2, 3]),
+        (8, 8, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (9, 3, [3, 6, 9]),
+        (100, 4, [25, 50, 75, 100]),
+    ],
+)
+def test_numbers_are_spread_over_a_range(last: int, most: int, numbers: list[int]) -> None:
+    assert spread(last, most) == numbers
+
+
+def test_a_spread_is_even_and_as_large_as_it_may_be() -> None:
+    """Ascending, up to the last; two steps between neighbours differ by one at most."""
+    for last in range(60):
+        for most in range(1, 20):
+            numbers = spread(last, most)
+            steps = [after - before for before, after in pairwise([0, *numbers])]
+            assert len(numbers) == min(last, most)
+            assert numbers[-1:] == [last][: len(numbers)]
+            assert max(steps, default=1) - 1 <= min(steps, default=1) >= 1
