@@ -89,10 +89,14 @@ def budgets(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
 
 
 def budget_ways(smallest: StepRow, largest: StepRow, count: int = BUDGET_COUNT) -> list[Way]:
-    """Budgets evenly spaced between two measured peaks, every second one as bytes of the whole device."""
+    """Budgets evenly spaced from the smallest peak, as predicted, to the measured one without a budget.
+
+    The lowest is the smallest that the backend promises to keep. Every second one is given as bytes of the whole device.
+    """
+    low_bytes = max((graph.peak_bytes for graph in smallest.predictions), default=smallest.peak_bytes)
     ways = []
     for index in range(count):
-        peak_bytes = smallest.peak_bytes + (largest.peak_bytes - smallest.peak_bytes) * index // (count - 1)
+        peak_bytes = low_bytes + (largest.peak_bytes - low_bytes) * index // (count - 1)
         if index % 2:
             # The rig has no optimizer, so no bytes are to be reserved for one.
             ways.append(ours(budget=largest.start_bytes + peak_bytes, optimizer=0))

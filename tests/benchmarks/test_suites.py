@@ -36,6 +36,12 @@ def test_budgets_are_evenly_spaced_from_smallest_to_unbudgeted() -> None:
     assert [high - low for low, high in pairwise(allowed) if low is not None and high is not None] == [20_000_000] * 7
 
 
+def test_the_lowest_budget_is_the_one_that_was_promised() -> None:
+    """The measured peak may be some bytes below: a budget there would rightly be refused."""
+    promised = samples.step_row(50_000_000, predictions=(samples.prediction(50_000_004),))
+    assert allowed_peak_bytes(promised, budget_ways(promised, LARGEST)[0]) == 50_000_004
+
+
 def test_half_of_the_budgets_are_of_the_whole_device_and_reserve_no_optimizer() -> None:
     whole = [way for way in budget_ways(SMALLEST, LARGEST) if way.option("budget") is not None]
     assert len(whole) == 4
