@@ -42,7 +42,7 @@ def test_models_with_different_attentions_have_lines_of_their_own() -> None:
 
 def test_a_row_that_does_not_count_says_why() -> None:
     (line,) = _lines([record("compile"), record("hf_ckpt", step_row(graphs=3))])
-    assert line["+ HF checkpointing"] == "100.0 MB, 1.000 ms (3 graphs where torch.compile has 1)"
+    assert line["+ HF checkpointing"] == "100.0 MB, 1.000 ms (does not count: 3 graphs where torch.compile has 1)"
 
 
 def test_budgets_are_counted_with_those_over_them_and_those_refused() -> None:
