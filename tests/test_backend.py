@@ -8,11 +8,13 @@ Kernels of the C++ compiler are kept by torch between tests, so models share lay
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -174,6 +176,17 @@ def test_a_tight_budget_is_kept_and_the_gradients_are_the_same() -> None:
     assert record.recomputed_bytes > 0
     assert record.modelled_time_us > record.unbudgeted_time_us
     _assert_same(trained.gradients, _plain().gradients)
+
+
+@pytest.mark.parametrize("options", [{}, {"policy": "full"}, {"policy": "full", "inner": "eager"}])
+def test_the_first_batch_does_not_live_on(options: dict[str, object]) -> None:
+    """It would be live in every later step, and in no prediction."""
+    compiled, x = _compiled(_stack(), **options), _batch()
+    compiled(x).backward()
+    batch = weakref.ref(x)
+    del x
+    gc.collect()
+    assert batch() is None
 
 
 def test_two_backwards_and_two_micro_batches() -> None:

@@ -57,10 +57,14 @@ class Compilation:
         """Compile, and note the record of a plan that came out of torch's compile cache."""
         self.ledger = take_ledger(self._device())
         self.key = self._key()
-        if not self.options.verify:
-            return self._compile()
-        reference = inductor.compile_plain(copy_module(self.module), self.inputs, self.patches)
-        return Verified(self._compile(), reference, lambda: self.record)
+        try:
+            if not self.options.verify:
+                return self._compile()
+            reference = inductor.compile_plain(copy_module(self.module), self.inputs, self.patches)
+            return Verified(self._compile(), reference, lambda: self.record)
+        finally:
+            # The compiled graph refers to this object for as long as it lives, and the first batch is not to live with it.
+            self.inputs = ()
 
     def _compile(self) -> Compiled:
         if self.options.inner == "eager":
