@@ -14,8 +14,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import torch
 from torch import fx
@@ -24,14 +23,10 @@ from benchmarks.commit import current_commit
 from benchmarks.configs import Family, build, default_config
 from graphckpt.compat import aot, inductor
 from graphckpt.compat.takeover import Lowerings
-from graphckpt.cost.roofline import SCALED, recompute_times_us, saving_times_us
+from graphckpt.cost.roofline import SCALED
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.plan import Plan
-from graphckpt.session.pipeline import is_legal, plan_of_modules
-from graphckpt.solve.frontier import Ranker, pareto
-from graphckpt.solve.planner import saving_plans
-from graphckpt.solve.policies import candidate_plans, survey
-from graphckpt.solve.saving import state_saving
+from graphckpt.session.pipeline import plan_of_modules, rank_plans
 from graphckpt.trace.lower import lower_joint
 
 
@@ -106,13 +101,7 @@ def _plan(
     check_plan(lowered.graph, stock)
     marks.append(time.perf_counter())
     materialised = [True] * len(lowered.graph.ops)
-    again_us = recompute_times_us(lowered.graph, materialised, SCALED)
-    write_us = saving_times_us(lowered.graph, materialised, SCALED)
-    situation = survey(lowered.graph, stock)
-    problem = state_saving(lowered.graph, stock, situation.always_saved, again_us, write_us)
-    ranker = Ranker(lowered.graph, stock, 0.0, materialised, again_us, write_us)
-    plans = chain(candidate_plans(situation), saving_plans(situation, problem))
-    frontier = pareto([ranker.rank(plan) for plan in plans], partial(is_legal, lowered.graph))
+    frontier = rank_plans(lowered.graph, stock, materialised, 0.0, None, SCALED)
     marks.append(time.perf_counter())
     prepare_s, stock_cut_s, lower_s, frontier_s = (round(end - begin, 3) for begin, end in pairwise(marks))
     return PlanningRow(

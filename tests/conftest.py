@@ -1,9 +1,13 @@
 """What tests of several rooms share."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+import torch
+from torch._functorch import config as functorch_config
+from torch._inductor import config as inductor_config
 
 TRACE = logging.getLogger("torch.__trace")
 
@@ -24,3 +28,14 @@ def heard_in_trace() -> Iterator[list[logging.LogRecord]]:
     TRACE.handlers[:] = [only]
     yield only.heard
     TRACE.handlers[:] = others
+
+
+@pytest.fixture
+def compiled_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No budget from outside, and graphs compiled anew in every test."""
+    for name in [name for name in os.environ if name.startswith("GRAPHCKPT_")]:
+        monkeypatch.delenv(name)
+    with inductor_config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
+        torch.compiler.reset()
+        yield
+        torch.compiler.reset()

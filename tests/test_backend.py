@@ -8,24 +8,20 @@ Kernels of the C++ compiler are kept by torch between tests, so models share lay
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import logging
 import os
 import subprocess
 import sys
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
-from torch._functorch import config as functorch_config
-from torch._inductor import config as inductor_config
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -33,11 +29,12 @@ from graphckpt import reports
 from graphckpt.compat.fake import memory_changes
 from graphckpt.report.record import Record
 from graphckpt.report.render import summary_line
-from graphckpt.session import pipeline
 
 Tensors = list[torch.Tensor]
 
 WIDTH, ROWS, LAYERS = 16, 256, 6
+
+pytestmark = pytest.mark.usefixtures("compiled_anew")
 
 
 class _Layer(nn.Module):
@@ -98,17 +95,6 @@ class _Trained(NamedTuple):
     gradients: Tensors
     records: tuple[Record, ...]
     peak_bytes: int
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No budget from outside, and graphs compiled anew in every test."""
-    for name in [name for name in os.environ if name.startswith("GRAPHCKPT_")]:
-        monkeypatch.delenv(name)
-    with inductor_config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
-        torch.compiler.reset()
-        yield
-        torch.compiler.reset()
 
 
 def _stack(kind: type[_Stack] = _Stack, layer: Callable[[], nn.Module] = _Layer, layers: int = LAYERS) -> _Stack:
@@ -178,17 +164,6 @@ def test_a_tight_budget_is_kept_and_the_gradients_are_the_same() -> None:
     _assert_same(trained.gradients, _plain().gradients)
 
 
-@pytest.mark.parametrize("options", [{}, {"policy": "full"}, {"policy": "full", "inner": "eager"}])
-def test_the_first_batch_does_not_live_on(options: dict[str, object]) -> None:
-    """It would be live in every later step, and in no prediction."""
-    compiled, x = _compiled(_stack(), **options), _batch()
-    compiled(x).backward()
-    batch = weakref.ref(x)
-    del x
-    gc.collect()
-    assert batch() is None
-
-
 def test_two_backwards_and_two_micro_batches() -> None:
     """One forward, backward twice: twice the gradient. Two forwards and backwards: the sum of both gradients."""
     model, x = _stack(), _batch()
@@ -232,31 +207,6 @@ def test_a_budget_that_no_plan_fits_is_trained_over_with_a_warning(caplog: pytes
     assert abs(trained.peak_bytes - record.predicted_peak_bytes) <= 64
     assert record.predicted_peak_bytes == record.smallest_peak_bytes < record.unbudgeted_peak_bytes
     _assert_same(trained.gradients, _plain().gradients)
-
-
-def _failing(*_: object) -> NoReturn:
-    raise RuntimeError("a case nobody thought of")
-
-
-@pytest.mark.parametrize("options", [{}, {"activation_budget": "1GiB", "on_infeasible": "warn"}])
-def test_an_error_of_ours_leaves_training_to_inductor(
-    options: dict[str, object], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without a budget, or where a warning was asked for, the model trains, and the warning says what went wrong."""
-    monkeypatch.setattr(pipeline, "lower_joint", _failing)
-    torch.compiler.reset()
-    with caplog.at_level(logging.WARNING, "graphckpt"):
-        trained = _train(_stack(), **options)
-    (warning,) = {message for message in caplog.messages if "NOT bound" in message}
-    assert "RuntimeError: a case nobody thought of" in warning
-    assert trained.records == ()
-    _assert_same(trained.gradients, _plain().gradients, 0.0)
-
-
-def test_an_error_of_ours_under_a_budget_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "lower_joint", _failing)
-    with pytest.raises(BackendCompilerFailed, match="a case nobody thought of"):
-        _compiled(_stack(), activation_budget="1GiB")(_batch())
 
 
 @pytest.mark.parametrize(

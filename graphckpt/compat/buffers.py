@@ -14,7 +14,7 @@ from torch._inductor import ir as inductor_ir
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
 
-from graphckpt.compat.fake import size_hint
+from graphckpt.compat.fake import extent, size_hint
 from graphckpt.compat.wrapper import BufferFacts
 
 MeasureFn = Callable[[object, Sequence[object], Mapping[str, object]], int]
@@ -71,11 +71,7 @@ def layout_bytes(buffer: inductor_ir.Buffer) -> int:
     layout = buffer.get_output_spec()
     if not isinstance(layout, (inductor_ir.FixedLayout, inductor_ir.FlexibleLayout)):
         return 0
-    size = [_hint(n) for n in layout.size]
-    if 0 in size:
-        return 0
-    stride = [_hint(s) for s in layout.stride]
-    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * int(layout.dtype.itemsize)
+    return extent([_hint(n) for n in layout.size], [_hint(s) for s in layout.stride]) * int(layout.dtype.itemsize)
 
 
 def _fake_arguments(graph: GraphLowering, node: fx.Node) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -50,13 +50,14 @@ def size_hint(size: int | torch.SymInt) -> int:
     return int(hint)
 
 
+def extent(size: Sequence[int], stride: Sequence[int]) -> int:
+    """Elements from the first to the last one of a tensor laid out so; 0 for an empty one."""
+    return 0 if 0 in size else sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+
+
 def tensor_bytes(value: torch.Tensor) -> int:
     """Bytes that a tensor of this size and stride spans, at the sizes of this trace."""
-    size = [size_hint(n) for n in value.shape]
-    if 0 in size:
-        return 0
-    stride = [size_hint(s) for s in value.stride()]
-    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * value.dtype.itemsize
+    return extent([size_hint(n) for n in value.shape], [size_hint(s) for s in value.stride()]) * value.dtype.itemsize
 
 
 def storage_on(tensor: torch.Tensor, device: torch.device) -> tuple[int, int] | None:

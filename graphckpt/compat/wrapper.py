@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import torch
 
 from graphckpt.compat import wrapper_text
+from graphckpt.compat.fake import extent
 from graphckpt.errors import UnsupportedGraph
 from graphckpt.ir.program import Event, Program
 
@@ -197,7 +198,7 @@ def _strided_bytes(call: ast.Call, symbols: Mapping[str, int]) -> int:
     item_bytes = next((_ITEM_BYTES[word] for word in words if word in _ITEM_BYTES), None)
     if item_bytes is None:
         raise UnsupportedGraph("generated wrapper", f"an allocation with a dtype was wanted, {ast.unparse(call)!r} came")
-    return (sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1) * item_bytes
+    return extent(size, stride) * item_bytes
 
 
 def _elements(node: ast.expr) -> list[ast.expr]:

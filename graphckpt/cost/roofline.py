@@ -53,5 +53,4 @@ def recompute_times_us(graph: Graph, materialised: Sequence[bool], spec: DeviceS
 
 def saving_times_us(graph: Graph, materialised: Sequence[bool], spec: DeviceSpec) -> tuple[float, ...]:
     """For each operation what writing its value costs where no kernel writes it yet; 0 where it is written anyway."""
-    folded = (op.kind is OpKind.COMPUTE and not real for op, real in zip(graph.ops, materialised, strict=True))
-    return tuple(spec.time_us(0, graph.own_bytes(index)) if is_folded else 0.0 for index, is_folded in enumerate(folded))
+    return tuple(0.0 if is_real else spec.time_us(0, graph.own_bytes(index)) for index, is_real in enumerate(materialised))

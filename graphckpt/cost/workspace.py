@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from graphckpt.compat.fake import (
+    extent,
     is_operator,
     memory_changes,
     profiler_is_on,
@@ -80,11 +81,11 @@ class WorkspaceMeter:
         if not isinstance(leaf, torch.Tensor):
             return size_hint(leaf) if isinstance(leaf, torch.SymInt) else leaf
         size, stride = [size_hint(n) for n in leaf.shape], [size_hint(s) for s in leaf.stride()]
-        extent = 0 if 0 in size else sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+        count = extent(size, stride)
         if leaf.dtype.is_floating_point:
-            data = torch.rand(extent, device=self.device).to(leaf.dtype)
+            data = torch.rand(count, device=self.device).to(leaf.dtype)
         else:
-            data = torch.zeros(extent, dtype=leaf.dtype, device=self.device)
+            data = torch.zeros(count, dtype=leaf.dtype, device=self.device)
         return data.as_strided(size, stride)
 
 

@@ -196,17 +196,23 @@ def build_frontier(
 ) -> tuple[Ranked, ...]:
     """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
     materialised = materialised_ops(lowered.graph, stock, stock_step)
-    again_us = recompute_times_us(lowered.graph, materialised, spec)
-    write_us = saving_times_us(lowered.graph, materialised, spec)
-    situation = survey(lowered.graph, stock)
+    return rank_plans(lowered.graph, stock, materialised, stock_step.time_us, policy, spec)
+
+
+def rank_plans(
+    graph: Graph, stock: Plan, materialised: Sequence[bool], stock_time_us: float, policy: str | None, spec: DeviceSpec
+) -> tuple[Ranked, ...]:
+    """`build_frontier` of a graph whose buffers are known."""
+    again_us = recompute_times_us(graph, materialised, spec)
+    write_us = saving_times_us(graph, materialised, spec)
+    situation = survey(graph, stock)
     # The caller drops its outputs when forward returns, all but the loss: they are not part of the peak of backward.
-    held = tuple(out for out in lowered.graph.forward_outputs if value_bytes(lowered.graph, [out]) <= _LOSS_BYTES)
-    graph = replace(lowered.graph, forward_outputs=held)
-    ranker = Ranker(graph, stock, stock_step.time_us, materialised, again_us, write_us)
+    held = tuple(out for out in graph.forward_outputs if value_bytes(graph, [out]) <= _LOSS_BYTES)
+    ranker = Ranker(replace(graph, forward_outputs=held), stock, stock_time_us, materialised, again_us, write_us)
     if policy is None or policy == "smallest" or policy.startswith("index:"):
-        problem = state_saving(lowered.graph, stock, situation.always_saved, again_us, write_us)
+        problem = state_saving(graph, stock, situation.always_saved, again_us, write_us)
         plans = chain(candidate_plans(situation), saving_plans(situation, problem))
-        return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, lowered.graph))
+        return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, graph))
     named = [stock] if policy == "stock" else [stock, named_plan(situation, policy)]
     return tuple(ranker.rank(plan) for plan in named)
 

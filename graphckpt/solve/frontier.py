@@ -61,17 +61,17 @@ class Ranker:
         self._materialised = tuple(materialised)
         self._again_us = again_us
         self._write_us = write_us
-        self._fixed_us = stock_time_us - self._extra_us(stock)
+        self._fixed_us = stock_time_us - self._extra_us(stock, self._saved(stock))
 
     def rank(self, plan: Plan) -> Ranked:
         """The peak and the time of a step by ``plan``. What it saves has a buffer, whatever stock does."""
         saved = self._saved(plan)
         real = [is_real or index in saved for index, is_real in enumerate(self._materialised)]
-        return Ranked(plan, self._engine.timeline(plan, real).peak_bytes, self._fixed_us + self._extra_us(plan))
+        return Ranked(plan, self._engine.timeline(plan, real).peak_bytes, self._fixed_us + self._extra_us(plan, saved))
 
-    def _extra_us(self, plan: Plan) -> float:
+    def _extra_us(self, plan: Plan, saved: frozenset[int]) -> float:
         again = sum(self._again_us[index] for index in recomputed_values(self._graph, plan))
-        return again + sum(self._write_us[index] for index in self._saved(plan))
+        return again + sum(self._write_us[index] for index in saved)
 
     def _saved(self, plan: Plan) -> frozenset[int]:
         """What has the memory of the saved values: of a view what it looks at."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphckpt.ir.graph import Graph, Op, OpKind, Phase
+from graphckpt.ir.graph import Graph, Op, OpKind, Phase, value_bytes
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.flow import UNCUTTABLE, Network
 from graphckpt.solve.segments import is_element
@@ -92,7 +92,7 @@ def state_saving(
     free |= {i for i in values if is_element(graph, i) and graph.ops[i].inputs[0] in free}
     sizes, saves, agains = [], [], []
     for value in values:
-        sizes.append(0 if value in free else _bytes_of(graph, value))
+        sizes.append(0 if value in free else value_bytes(graph, [value]))
         # What forward does not compute by itself costs its computation wherever it is done.
         moved_us = 0.0 if value in in_forward else again_us[value]
         save_us = moved_us if value in free else moved_us + write_us[value]
@@ -120,11 +120,6 @@ def _may_be_saved(graph: Graph, value: int, is_tuple: bool) -> bool:
     if _runs_once(op) or op.tag == "recompute" or is_tuple:
         return False
     return op.kind is OpKind.COMPUTE or is_element(graph, value)
-
-
-def _bytes_of(graph: Graph, value: int) -> int:
-    held = (graph.storages[storage] for storage in graph.ops[value].storages)
-    return sum(storage.size_bytes for storage in held if not storage.external)
 
 
 def _capacity(time_us: float | None) -> int:

@@ -26,10 +26,15 @@ def traced(function: Callable[..., object], *shapes: tuple[int, ...]) -> fx.Grap
 
 
 def lowered(function: Callable[..., object], *shapes: tuple[int, ...], hold_order: bool) -> DryLowering:
-    """A function lowered dry, as a forward pass whose first result goes to the caller."""
+    """A function lowered dry by itself."""
+    return lowered_module(traced(function, *shapes), Lowerings(), hold_order=hold_order)
+
+
+def lowered_module(module: fx.GraphModule, lowerings: Lowerings, *, hold_order: bool = False) -> DryLowering:
+    """A module lowered dry, as a forward pass whose first result goes to the caller."""
     return lower_dry(
-        traced(function, *shapes),
-        Lowerings(),
+        module,
+        lowerings,
         is_backward=False,
         num_user_outputs=1,
         static_inputs=(),

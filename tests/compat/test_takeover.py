@@ -20,9 +20,10 @@ from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from graphckpt.compat import dry, takeover
+from graphckpt.compat import takeover
 from graphckpt.compat.takeover import KeptLowering, Lowerings, compile_inner_taking_over, lowering_kept, signature
 from graphckpt.errors import UnsupportedGraph
+from tests.compat.lowered import lowered_module
 
 CALL = {"static_input_idxs": [], "is_backward": False, "is_inference": False}
 
@@ -47,19 +48,6 @@ def _traced(function: Callable[..., object] = _products, rows: int = 4) -> tuple
     return module, [node.meta["val"] for node in module.graph.find_nodes(op="placeholder")]
 
 
-def _lower_dry(module: fx.GraphModule, lowerings: Lowerings) -> dry.DryLowering:
-    return dry.lower_dry(
-        module,
-        lowerings,
-        is_backward=False,
-        num_user_outputs=1,
-        static_inputs=(),
-        input_strides={},
-        measure=lambda *_: 0,
-        hold_order=False,
-    )
-
-
 def _compile(lowerings: Lowerings, module: fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
     return compile_inner_taking_over(lowerings)(module, inputs, **CALL)
 
@@ -69,7 +57,7 @@ def test_the_real_compilation_takes_over_what_was_lowered_dry() -> None:
     module, inputs = _traced()
     module.graph.find_nodes(op="output")[0].meta["user_visible_output_idxs"] = [0]
     lowerings = Lowerings()
-    assert "def call" in _lower_dry(module, lowerings).source
+    assert "def call" in lowered_module(module, lowerings).source
     assert len(lowerings.kept) == 1
     x, w = torch.rand(4, 8), torch.rand(8, 8)
     (product,) = _compile(lowerings, module, inputs)([x.clone(), w])
@@ -80,7 +68,7 @@ def test_the_real_compilation_takes_over_what_was_lowered_dry() -> None:
 def test_another_graph_is_lowered_itself() -> None:
     module, inputs = _traced(lambda x, w: (torch.mm(x, w),))
     lowerings = Lowerings()
-    _lower_dry(_traced()[0], lowerings)
+    lowered_module(_traced()[0], lowerings)
     x, w = torch.rand(4, 8), torch.rand(8, 8)
     (product,) = _compile(lowerings, module, inputs)([x.clone(), w])
     assert (lowerings.taken, len(lowerings.kept)) == (0, 1)
@@ -136,13 +124,13 @@ def test_a_failing_lowering_leaves_inductor_as_it_was(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(GraphLowering, "run", fail)
     with pytest.raises(Exception, match="half-way"):
-        _lower_dry(_traced()[0], Lowerings())
+        lowered_module(_traced()[0], Lowerings())
 
 
 def _lower_with(pre_fusion: Callable[[list[Any]], list[Any]]) -> str:
     """The text of the products lowered dry; ``pre_fusion`` is called inside their code generation."""
     with inductor_config.patch(_pre_fusion_custom_pass=pre_fusion):
-        return _lower_dry(_traced()[0], Lowerings()).source
+        return lowered_module(_traced()[0], Lowerings()).source
 
 
 def test_what_a_lowering_loads_is_real_and_the_graph_it_makes_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,4 +206,4 @@ def test_what_is_not_lowered_to_a_python_module_is_refused(monkeypatch: pytest.M
     """As where Inductor compiles in another process: nothing comes to be loaded."""
     monkeypatch.setattr(inductor_compile, "fx_codegen_and_compile", lambda *_, **__: SimpleNamespace())
     with pytest.raises(UnsupportedGraph, match="a Python module made in this process was wanted"):
-        _lower_dry(_traced()[0], Lowerings())
+        lowered_module(_traced()[0], Lowerings())

@@ -69,3 +69,20 @@ def chain(layers: int) -> Chain:
     steps = [index for index, op in enumerate(graph.ops) if op.kind.value == "compute"]
     late = [index for index in steps if graph.ops[index].phase is Phase.BACKWARD]
     return Chain(graph, Plan("keep", tuple(i for i in steps if i not in late), tuple(late)), number)
+
+
+def pinned_view() -> Graph:
+    """x -> view (runs only in forward) -> y, and g from the view and the tangent; a view cannot be saved."""
+    return parse("""
+        s0 8B external
+        s1 8B
+        s2 8B
+        s3 8B
+        %0 x = input placeholder() @fwd s0
+        %1 view = alias aten.view(%0) @fwd s0 pinned="runs only in forward"
+        %2 y = compute mm(%1) @fwd s1
+        %3 t = tangent placeholder() @bwd s2
+        %4 g = compute mul(%3, %1) @bwd s3
+        forward_outputs %2
+        backward_outputs %4
+    """)

@@ -13,7 +13,7 @@ from graphckpt.ir.text import parse
 from graphckpt.solve.demand import Demand, plan_from_saved
 from graphckpt.solve.segments import cut_at, forward_order
 from tests.graphs import random_graph, random_plan
-from tests.solve.chains import Chain, chain
+from tests.solve.chains import Chain, chain, pinned_view
 
 
 def _plan(case: Chain, saved: tuple[str, ...], cuts: tuple[int, ...] = ()) -> Plan:
@@ -116,19 +116,7 @@ def test_saved_values_that_forward_does_not_need_are_computed_there() -> None:
 
 def test_a_pinned_view_that_is_not_at_hand_is_refused_by_name() -> None:
     """x -> view (pinned) -> y; backward reads the view."""
-    graph = parse("""
-        s0 8B external
-        s1 8B
-        s2 8B
-        s3 8B
-        %0 x = input placeholder() @fwd s0
-        %1 view = alias aten.view(%0) @fwd s0 pinned="runs only in forward"
-        %2 y = compute mm(%1) @fwd s1
-        %3 t = tangent placeholder() @bwd s2
-        %4 g = compute mul(%3, %1) @bwd s3
-        forward_outputs %2
-        backward_outputs %4
-    """)
+    graph = pinned_view()
     of_op = cut_at(graph, forward_order(graph), ()).of_op
     with pytest.raises(PlanError, match=r"view may run only once \(runs only in forward\)"):
         plan_from_saved(graph, "p", (), of_op, (4,))

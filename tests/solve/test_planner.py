@@ -9,7 +9,6 @@ from graphckpt.cost.roofline import SCALED, recompute_times_us, saving_times_us
 from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Phase
 from graphckpt.ir.plan import Plan, saved_values
-from graphckpt.ir.text import parse
 from graphckpt.solve.frontier import Ranked, Ranker, pareto
 from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import Situation, candidate_plans, survey
@@ -17,7 +16,7 @@ from graphckpt.solve.saving import state_saving
 from graphckpt.solve.segments import base_of, cheap_values, cut_at
 from tests.joint import captured
 from tests.rewrite.models import MODELS
-from tests.solve.chains import Chain, chain
+from tests.solve.chains import Chain, chain, pinned_view
 
 # Times of one more h, a and mask: what is dear to compute, what is cheap, and all alike.
 TIMES = [(10.0, 1.0, 1.0), (1.0, 10.0, 1.0), (10.0, 1.0, 0.0), (3.0, 3.0, 3.0)]
@@ -157,19 +156,7 @@ def test_no_policy_is_faster_at_its_own_peak(times: tuple[float, float, float]) 
 
 def test_a_plan_that_would_run_twice_what_may_run_once_is_left_out() -> None:
     """x -> view (pinned) -> y; backward reads the view, which nobody can save."""
-    graph = parse("""
-        s0 8B external
-        s1 8B
-        s2 8B
-        s3 8B
-        %0 x = input placeholder() @fwd s0
-        %1 view = alias aten.view(%0) @fwd s0 pinned="runs only in forward"
-        %2 y = compute mm(%1) @fwd s1
-        %3 t = tangent placeholder() @bwd s2
-        %4 g = compute mul(%3, %1) @bwd s3
-        forward_outputs %2
-        backward_outputs %4
-    """)
+    graph = pinned_view()
     situation = survey(graph, Plan("stock", (1, 2), (4,)))
     nothing = [0.0] * len(graph.ops)
     assert list(saving_plans(situation, state_saving(graph, situation.stock, frozenset(), nothing, nothing))) == []
