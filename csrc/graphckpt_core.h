@@ -10,7 +10,7 @@
 #define GRAPHCKPT_API __attribute__((visibility("default")))
 
 // Raised by one with every change of this header; the loader refuses another number.
-#define GRAPHCKPT_ABI_VERSION 2
+#define GRAPHCKPT_ABI_VERSION 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,6 +23,7 @@ enum graphckpt_status {
   GRAPHCKPT_BAD_STEP = 1,          // culprit: position in forward then backward of what is no operation to compute
   GRAPHCKPT_NOT_FUSIBLE = 2,       // culprit: an operation that is virtual and may not be
   GRAPHCKPT_OUT_OF_MEMORY = 3,
+  GRAPHCKPT_RUNS_ONCE = 4,         // culprit: an operation that would have to run again and may not
 };
 
 typedef struct graphckpt_graph graphckpt_graph;
@@ -38,6 +39,7 @@ typedef struct {
   int32_t storage_count;
   const int64_t* storage_bytes;    // [storage_count]
   const uint8_t* external;         // [storage_count]
+  const uint8_t* shared;           // [storage_count]
   int64_t forward_output_count;
   const int32_t* forward_outputs;
   int64_t backward_output_count;
@@ -66,6 +68,18 @@ GRAPHCKPT_API int32_t graphckpt_timeline(const graphckpt_graph* graph, const uin
                                          const int32_t* forward, int64_t forward_count,
                                          const int32_t* backward, int64_t backward_count,
                                          int64_t* live_bytes, uint8_t* held, graphckpt_peak* peak);
+
+// The backward pass with what it misses computed just before it is read; graphckpt/solve/demand.py says how and is the reference.
+// Returns a graphckpt_status; on GRAPHCKPT_RUNS_ONCE *count is the culprit.
+//   at_hand:  [op_count], 1: there when backward starts
+//   once:     [op_count], 1: may not be computed here
+//   shared:   [op_count], 1: a copy that one segment made serves the others
+//   segment:  [op_count], the segment that reading this operation's value points to, or -1
+//   steps:    [capacity], written as far as it reaches; *count: how many there are, which may be more than that
+GRAPHCKPT_API int32_t graphckpt_demand(const graphckpt_graph* graph, const uint8_t* at_hand, const uint8_t* once,
+                                       const uint8_t* shared, const int32_t* segment, int32_t last_segment,
+                                       const int32_t* backward, int64_t backward_count, int32_t* steps, int64_t capacity,
+                                       int64_t* count);
 
 // An edge of this capacity may not be cut.
 #define GRAPHCKPT_UNCUTTABLE (INT64_C(1) << 60)

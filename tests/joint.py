@@ -91,7 +91,7 @@ def capture(module: Callable[..., object], *inputs: object, **patches: object) -
     """`raw_joint`, prepared, lowered and cut by stock."""
     raw = raw_joint(module, *inputs, **patches)
     prepared = aot.prepare_joint(raw.module, drop_checkpoint_tags=False)
-    forward, backward = aot.stock_partition(prepared, raw.inputs, raw.num_outputs, raw.static)
+    forward, backward = aot.stock_partition(prepared, raw.inputs, raw.num_outputs, raw.static, is_prepared=True)
     lowered = lower_joint(prepared, raw.num_outputs)
     stock = Plan("stock", _steps(lowered, forward), _steps(lowered, backward))
     return Joint(prepared, raw.num_outputs, lowered, (forward, backward), survey(lowered.graph, stock))

@@ -14,6 +14,7 @@ from torch import fx
 from torch._functorch import config as functorch_config
 from torch._functorch import partitioners
 from torch._functorch.compile_utils import fx_graph_cse, raise_getitems
+from torch.fx._lazy_graph_module import _make_graph_module
 from torch.utils.checkpoint import CheckpointPolicy
 
 Partition = tuple[fx.GraphModule, fx.GraphModule]
@@ -35,7 +36,8 @@ def copy_module(module: fx.GraphModule) -> fx.GraphModule:
     copies: dict[fx.Node, fx.Node] = {}
     for node in module.graph.nodes:
         copies[node] = graph.node_copy(node, lambda original: copies[original])
-    return fx.GraphModule(module, graph)
+    # Lazy: nobody runs most of these copies, and generating their code costs more than copying them.
+    return _make_graph_module(module, graph)
 
 
 def prepare_joint(module: fx.GraphModule, *, drop_checkpoint_tags: bool) -> fx.GraphModule:
@@ -78,16 +80,22 @@ def checkpoint_tag(node: fx.Node) -> str:
 
 
 def stock_partition(
-    joint: fx.GraphModule, inputs: Sequence[object], num_forward_outputs: int, static_inputs: Sequence[int] | None
+    joint: fx.GraphModule,
+    inputs: Sequence[object],
+    num_forward_outputs: int,
+    static_inputs: Sequence[int] | None,
+    *,
+    is_prepared: bool = False,
 ) -> Partition:
-    """Inductor's own min-cut partition of a copy of ``joint``."""
-    return partitioners.min_cut_rematerialization_partition(
-        copy_module(joint),
-        inputs,
-        "inductor",
-        num_fwd_outputs=num_forward_outputs,
-        static_lifetime_input_indices=None if static_inputs is None else list(static_inputs),
-    )
+    """Inductor's own min-cut partition of a copy of ``joint``; one that `prepare_joint` gave has no duplicates to look for."""
+    with functorch_config.patch(cse=functorch_config.cse and not is_prepared):
+        return partitioners.min_cut_rematerialization_partition(
+            copy_module(joint),
+            inputs,
+            "inductor",
+            num_fwd_outputs=num_forward_outputs,
+            static_lifetime_input_indices=None if static_inputs is None else list(static_inputs),
+        )
 
 
 def joint_outputs(joint: fx.GraphModule, num_forward_outputs: int) -> JointOutputs:

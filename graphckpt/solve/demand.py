@@ -1,68 +1,18 @@
 """From a set of values to save to a plan: everything else is computed again in backward, just before it is needed.
 
-The backward pass keeps its order. Before each of its operations, whatever it reads that is neither saved nor at hand is
-computed, and what that needs, down to saved values and inputs. Each segment of the forward pass has its own copies: a mask or a
-position table that several layers share is made again in each of them, and dies with it.
+The backward pass keeps its order (`graphckpt.solve.backward`). Each segment of the forward pass has its own copies of what is
+cheap: a mask or a position table that several layers share is made again in each of them, and dies with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 
-from graphckpt.errors import PlanError
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan
+from graphckpt.solve.backward import Question
+from graphckpt.solve.engine import Engine
 from graphckpt.solve.segments import cheap_values, forward_order, is_element
-
-
-@dataclass(slots=True)
-class _Backward:
-    """The growing backward order. ``at_hand``: for each value the segment whose copy is the latest one (-1: its first)."""
-
-    graph: Graph
-    saved: Collection[int]
-    of_op: Sequence[int]
-    cheap: Sequence[bool]
-    in_forward: Collection[int]
-    steps: list[int] = field(default_factory=list)
-    at_hand: dict[int, int] = field(default_factory=dict)
-
-    def available(self, value: int, segment: int) -> bool:
-        op = self.graph.ops[value]
-        if op.kind in (OpKind.INPUT, OpKind.TANGENT) or op.phase is Phase.BACKWARD:
-            return True
-        if value in self.saved and value in self.in_forward:
-            return True
-        if value not in self.at_hand:
-            return False
-        return self.at_hand[value] == segment or bool(op.pinned) or not self.cheap[value]
-
-    def demand(self, value: int, segment: int) -> None:
-        """Make ``value`` available for ``segment`` by computing what is missing, inputs first."""
-        stack = [(value, False)]
-        while stack:
-            current, inputs_done = stack.pop()
-            if self.available(current, segment):
-                continue
-            op = self.graph.ops[current]
-            if inputs_done:
-                self.steps.append(current)
-                self.at_hand[current] = segment
-                continue
-            if op.pinned and current in self.in_forward:
-                raise PlanError(f"{op.name} may run only once ({op.pinned}), but it is neither saved nor at hand in backward")
-            stack.append((current, True))
-            stack.extend((source, False) for source in reversed(op.inputs))
-
-    def segment_of(self, reads: Sequence[int], current: int) -> int:
-        """The segment whose backward an operation belongs to: the latest one it reads a dropped value from."""
-        segments = [
-            self.of_op[value]
-            for value in reads
-            if not self.cheap[value] and self.graph.ops[value].phase is Phase.FORWARD and value not in self.saved
-        ]
-        return max((s for s in segments if s >= 0), default=current)
 
 
 class Demand:
@@ -70,7 +20,16 @@ class Demand:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._cheap = cheap_values(graph)
+        self._engine = Engine(graph)
+        self._shared = [bool(op.pinned) or not cheap for op, cheap in zip(graph.ops, cheap_values(graph), strict=True)]
+        # A value that is read because it was dropped tells the segment; what is cheap may be any segment's.
+        self._tells = [
+            not cheap and op.phase is Phase.FORWARD for op, cheap in zip(graph.ops, cheap_values(graph), strict=True)
+        ]
+        self._from_elsewhere = [
+            op.kind in (OpKind.INPUT, OpKind.TANGENT) or op.phase is Phase.BACKWARD for op in graph.ops
+        ]
+        self._pinned = [i for i, op in enumerate(graph.ops) if op.pinned]
         self._forward = frozenset(forward_order(graph))
         forward = [i for i, op in enumerate(graph.ops) if op.kind is OpKind.COMPUTE and op.phase is Phase.FORWARD]
         self._must = frozenset(i for i in forward if graph.ops[i].pinned or graph.ops[i].tag == "save")
@@ -90,18 +49,39 @@ class Demand:
         saved = self.close(saved)
         # A tuple cannot cross: what backward reads of one is picked out in forward.
         elements = frozenset(i for i in self._elements if i in saved and graph.ops[i].inputs[0] in order)
-        work = _Backward(graph, saved, of_op, self._cheap, order | elements)
-        segment = max(of_op, default=0)
-        for index in backward_order:
-            reads = graph.ops[index].inputs
-            segment = work.segment_of(reads, segment)
-            for value in reads:
-                work.demand(value, segment)
-            work.steps.append(index)
-        for out in graph.backward_outputs:
-            work.demand(out, segment)
-        read = {*graph.backward_outputs, *(source for step in work.steps for source in graph.ops[step].inputs)}
-        return Plan(name, tuple(sorted(order | (elements & read))), tuple(work.steps))
+        steps = self._engine.steps_on_demand(self._question(saved, order | elements, of_op, backward_order))
+        kept = order
+        if elements:
+            read = {*graph.backward_outputs, *(source for step in steps for source in graph.ops[step].inputs)}
+            kept = order | (elements & read)
+        return Plan(name, self._in_order(kept), steps)
+
+    def _in_order(self, forward: frozenset[int]) -> tuple[int, ...]:
+        """The traced order, but what only backward reads (it was traced there) stands right behind what it is made from: that is
+        then not kept for it."""
+        if forward == self._forward:
+            return tuple(sorted(forward))
+        anchor: dict[int, int] = {}
+        for index in sorted(forward):
+            op = self.graph.ops[index]
+            is_extra = index not in self._forward and not op.pinned
+            behind = max((anchor[source] for source in op.inputs if source in anchor), default=index)
+            anchor[index] = behind if is_extra else index
+        return tuple(sorted(forward, key=lambda index: (anchor[index], index)))
+
+    def _question(
+        self, saved: frozenset[int], in_forward: frozenset[int], of_op: Sequence[int], backward_order: Sequence[int]
+    ) -> Question:
+        at_hand = [*self._from_elsewhere]
+        for index in saved & in_forward:
+            at_hand[index] = True
+        once = [False] * len(at_hand)
+        for index in self._pinned:
+            once[index] = index in in_forward
+        segment = [where if tells else -1 for where, tells in zip(of_op, self._tells, strict=True)]
+        for index in saved:
+            segment[index] = -1
+        return Question(at_hand, once, self._shared, segment, max(of_op, default=0), backward_order)
 
     def close(self, saved: Collection[int]) -> frozenset[int]:
         """``saved`` with what must be (values that may not be computed again, the elements of saved tuples), and without what the

@@ -16,6 +16,7 @@ from graphckpt.errors import PlanError
 from graphckpt.ir.graph import Graph, OpKind
 from graphckpt.ir.peak import Timeline
 from graphckpt.ir.plan import Plan
+from graphckpt.solve.backward import Question, runs_once_error
 from graphckpt.solve.library import GraphArrays, Peak, Status, address_of, load_library
 
 _KINDS = {OpKind.INPUT: 0, OpKind.TANGENT: 1, OpKind.COMPUTE: 2, OpKind.ALIAS: 3}
@@ -62,6 +63,34 @@ class Engine:
             held_at_peak=tuple(index for index, flag in enumerate(held) if flag),
         )
 
+    def steps_on_demand(self, question: Question) -> tuple[int, ...]:
+        """What `graphckpt.solve.backward.steps_on_demand` gives for the same arguments, errors included."""
+        at_hand, once, shared = (array("B", flags) for flags in (question.at_hand, question.once, question.shared))
+        segment, backward = array("i", question.segment), _steps(tuple(question.backward))
+        count = ctypes.c_int64(2 * len(self.graph.ops))
+        capacity = 0
+        while count.value > capacity:
+            capacity = count.value
+            steps = array("i", bytes(4 * capacity))
+            status = self._library.graphckpt_demand(
+                self._handle,
+                address_of(at_hand),
+                address_of(once),
+                address_of(shared),
+                address_of(segment),
+                question.last_segment,
+                address_of(backward),
+                len(backward),
+                address_of(steps),
+                capacity,
+                ctypes.byref(count),
+            )
+            if status == Status.OUT_OF_MEMORY:
+                raise MemoryError
+            if status == Status.RUNS_ONCE:
+                raise runs_once_error(self.graph, count.value)
+        return tuple(steps[: count.value])
+
     def _raise(self, status: int, plan: Plan, culprit: int) -> None:
         ops = self.graph.ops
         if status == Status.OUT_OF_MEMORY:
@@ -89,6 +118,7 @@ def _hand_over(library: ctypes.CDLL, graph: Graph) -> int:
     fusible = array("B", [op.fusible for op in graph.ops])
     storage_bytes = array("q", [storage.size_bytes for storage in graph.storages])
     external = array("B", [storage.external for storage in graph.storages])
+    shared = array("B", [storage.shared for storage in graph.storages])
     forward_outputs, backward_outputs = array("i", graph.forward_outputs), array("i", graph.backward_outputs)
     arrays = GraphArrays(
         op_count=len(graph.ops),
@@ -101,6 +131,7 @@ def _hand_over(library: ctypes.CDLL, graph: Graph) -> int:
         storage_count=len(graph.storages),
         storage_bytes=address_of(storage_bytes),
         external=address_of(external),
+        shared=address_of(shared),
         forward_output_count=len(forward_outputs),
         forward_outputs=address_of(forward_outputs),
         backward_output_count=len(backward_outputs),

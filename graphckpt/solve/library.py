@@ -14,7 +14,7 @@ from pathlib import Path
 
 from graphckpt.errors import CompilerMissing
 
-_ABI_VERSION = 2
+_ABI_VERSION = 3
 _BUILD = "Build it with `pip install -e .` in the checkout (a C++17 compiler such as g++ is needed)."
 
 
@@ -25,6 +25,7 @@ class Status(IntEnum):
     BAD_STEP = 1
     NOT_FUSIBLE = 2
     OUT_OF_MEMORY = 3
+    RUNS_ONCE = 4
 
 
 class GraphArrays(ctypes.Structure):
@@ -41,6 +42,7 @@ class GraphArrays(ctypes.Structure):
         ("storage_count", ctypes.c_int32),
         ("storage_bytes", ctypes.c_void_p),
         ("external", ctypes.c_void_p),
+        ("shared", ctypes.c_void_p),
         ("forward_output_count", ctypes.c_int64),
         ("forward_outputs", ctypes.c_void_p),
         ("backward_output_count", ctypes.c_int64),
@@ -83,6 +85,10 @@ def load_library() -> ctypes.CDLL:
         pointer, pointer, pointer, count, pointer, count, pointer, pointer, ctypes.POINTER(Peak)
     ]  # fmt: skip
     library.graphckpt_timeline.restype = ctypes.c_int32
+    library.graphckpt_demand.argtypes = [
+        pointer, pointer, pointer, pointer, pointer, ctypes.c_int32, pointer, count, pointer, count, ctypes.POINTER(count)
+    ]  # fmt: skip
+    library.graphckpt_demand.restype = ctypes.c_int32
     library.graphckpt_min_cut.argtypes = [
         ctypes.c_int32, count, pointer, pointer, pointer, ctypes.c_int32, ctypes.c_int32, pointer, pointer
     ]  # fmt: skip

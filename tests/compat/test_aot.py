@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
@@ -113,6 +114,16 @@ def test_stocks_cut_leaves_the_joint_graph_alone() -> None:
     before = str(raw.module.graph)
     aot.stock_partition(raw.module, raw.inputs, raw.num_outputs, raw.static)
     assert str(raw.module.graph) == before
+
+
+@pytest.mark.parametrize("name", ["mlp", "attention", "counted backward"])
+def test_stocks_cut_of_a_prepared_graph_is_that_of_the_raw_one(name: str) -> None:
+    """Duplicates are looked for once: looking again finds none."""
+    raw = raw_joint(*_arguments(name))
+    prepared = aot.prepare_joint(raw.module, drop_checkpoint_tags=False)
+    ours = aot.stock_partition(prepared, raw.inputs, raw.num_outputs, raw.static, is_prepared=True)
+    theirs = aot.stock_partition(raw.module, raw.inputs, raw.num_outputs, raw.static)
+    assert [str(module.graph) for module in ours] == [str(module.graph) for module in theirs]
 
 
 def _arguments(name: str) -> tuple[object, ...]:

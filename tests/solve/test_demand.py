@@ -114,6 +114,32 @@ def test_saved_values_that_forward_does_not_need_are_computed_there() -> None:
     assert plan_from_saved(graph, "p", (), of_op, (5,)) == Plan("p", (1,), (2, 3, 5))
 
 
+def test_what_only_backward_reads_stands_behind_what_it_is_made_from() -> None:
+    """x -> h -> a -> y (output); h -> r -> d, traced behind y and read by backward: saved, d needs no h at the end of forward."""
+    graph = parse("""
+        s0 8B external
+        s1 8B
+        s2 8B
+        s3 8B
+        s4 8B
+        s5 8B
+        s6 8B
+        s7 8B
+        %0 x = input placeholder() @fwd s0
+        %1 h = compute mm(%0) @fwd s1
+        %2 a = compute mm(%1) @fwd s2
+        %3 y = compute mm(%2) @fwd s3
+        %4 r = compute rsqrt(%1) @fwd s4 fusible
+        %5 d = compute div(%4) @fwd s5 fusible
+        %6 t = tangent placeholder() @bwd s6
+        %7 g = compute mul(%6, %5) @bwd s7
+        forward_outputs %3
+        backward_outputs %7
+    """)
+    of_op = cut_at(graph, forward_order(graph), ()).of_op
+    assert plan_from_saved(graph, "p", {5}, of_op, (7,)) == Plan("p", (1, 4, 5, 2, 3), (7,))
+
+
 def test_a_pinned_view_that_is_not_at_hand_is_refused_by_name() -> None:
     """x -> view (pinned) -> y; backward reads the view."""
     graph = pinned_view()
