@@ -2,7 +2,7 @@
 
 Enters: the git checkout the rig lies in. Leaves: the commit, followed by `-dirty` and a digest of the files where the
 working tree differs from it, so that a row of changed code is never taken for one of the commit's own.
-The rows themselves are left out of the digest. Not guaranteed: anything about files git ignores.
+The rows themselves and the pictures made of them are left out of the digest. Not guaranteed: anything about files git ignores.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("--", ".", ":!benchmarks/rows")
+SOURCES = ("--", ".", ":!benchmarks/rows", ":!benchmarks/figures")
 NO_COMMIT = "uncommitted"
 
 

@@ -26,7 +26,7 @@ from graphckpt.compat.takeover import Lowerings
 from graphckpt.cost.roofline import SCALED
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.plan import Plan
-from graphckpt.session.pipeline import plan_of_modules, rank_plans
+from graphckpt.session.pipeline import plan_of_modules, rank_plans, ranker_for
 from graphckpt.trace.lower import lower_joint
 
 
@@ -93,7 +93,7 @@ def _plan(
     marks = [time.perf_counter()]
     prepared = aot.prepare_joint(joint, drop_checkpoint_tags=True)
     marks.append(time.perf_counter())
-    modules = aot.stock_partition(prepared, inputs, outputs, static)
+    modules = aot.stock_partition(prepared, inputs, outputs, static, is_prepared=True)
     marks.append(time.perf_counter())
     lowered = lower_joint(prepared, outputs)
     stock: Plan = plan_of_modules(lowered, "stock", *modules)
@@ -101,7 +101,8 @@ def _plan(
     check_plan(lowered.graph, stock)
     marks.append(time.perf_counter())
     materialised = [True] * len(lowered.graph.ops)
-    frontier = rank_plans(lowered.graph, stock, materialised, 0.0, None, SCALED)
+    ranker = ranker_for(lowered.graph, stock, materialised, 0.0, SCALED)
+    frontier = rank_plans(lowered.graph, stock, ranker, None)
     marks.append(time.perf_counter())
     prepare_s, stock_cut_s, lower_s, frontier_s = (round(end - begin, 3) for begin, end in pairwise(marks))
     return PlanningRow(

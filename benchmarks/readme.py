@@ -1,23 +1,26 @@
-"""The generated parts of the README: the table of options, and the figures of the rows that are committed.
+"""The generated parts of the README: the table of options, and the figures and extra times of the rows that are committed.
 
     python -m benchmarks.readme            # rewrites README.md between its markers
 
 Enters: ``config.render_table()`` and ``benchmarks/rows/*.jsonl``. Leaves: README.md; a test fails when the two are out of step.
-Not guaranteed: that the rows are of the commit at hand; each table names the commit that made it.
+Not guaranteed: that the rows are of the commit at hand; each table names the commit that made it. The picture is drawn by
+``benchmarks.plot``, and no test sees whether it is of the same rows.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import extra
 from benchmarks.record import RowRecord, read_rows
 from benchmarks.summary import render_models
 from graphckpt.config import render_table
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "benchmarks" / "rows"
-COMMIT_LENGTH = 8
+NO_ROWS = "No such rows are committed yet."
 
 
 def main() -> int:
@@ -28,22 +31,30 @@ def main() -> int:
 
 
 def filled(text: str) -> str:
-    """``text`` with both generated parts as they should be."""
-    return _between(_between(text, "options", render_table()), "figures", figures())
+    """``text`` with its generated parts as they should be."""
+    parts = {"options": render_table(), "figures": figures(), "extra": extra_times()}
+    for name, content in parts.items():
+        text = _between(text, name, content)
+    return text
 
 
-def figures() -> str:
+def figures(folder: Path = ROWS) -> str:
     """A table of models for each committed file of rows, with the commits and the machine that made it."""
-    parts = []
-    for path in sorted(ROWS.glob("*.jsonl")):
-        rows = read_rows(path)
-        if rows:
-            parts.append(f"`{path.stem}`, {_made_by(rows)}:\n\n{render_models(rows)}")
-    return "\n\n".join(parts) or "No rows are committed yet."
+    return _each_file(folder, lambda name, rows: f"`{name}`, {_made_by(rows)}:\n\n{render_models(rows)}" if rows else "")
+
+
+def extra_times(folder: Path = ROWS) -> str:
+    """The tables of extra times for each file of rows that has ours at a peer's peak."""
+    return _each_file(folder, lambda name, rows: f"`{name}`:\n\n{extra.render(rows)}" if extra.has_matches(rows) else "")
+
+
+def _each_file(folder: Path, form: Callable[[str, list[RowRecord]], str]) -> str:
+    parts = [form(path.stem, read_rows(path)) for path in sorted(folder.glob("*.jsonl"))]
+    return "\n\n".join(filter(None, parts)) or NO_ROWS
 
 
 def _made_by(rows: list[RowRecord]) -> str:
-    commits = sorted({row.key.commit[:COMMIT_LENGTH] for row in rows})
+    commits = sorted({row.key.short_commit for row in rows})
     hosts = sorted({f"torch {row.host.torch}, {row.host.device}" for row in rows if row.host is not None})
     return f"measured at {', '.join(commits)} ({'; '.join(hosts)})"
 

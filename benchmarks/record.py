@@ -16,6 +16,8 @@ from typing import Any
 
 from benchmarks.prediction import Prediction
 
+SHORT_COMMIT_LENGTH = 8
+
 
 class RecordError(ValueError):
     """A line that is no record of this rig."""
@@ -46,6 +48,12 @@ class RowKey:
     config: str
     way: str
     commit: str
+
+    @property
+    def short_commit(self) -> str:
+        """The commit as tables show it: its first digits, and whether the tree differed from it."""
+        head, dirty, _ = self.commit.partition("-dirty")
+        return head[:SHORT_COMMIT_LENGTH] + dirty
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,11 @@ class StepRow:
     fallbacks: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     predicted_before_backward: bool
+
+    @property
+    def predicted_peak_bytes(self) -> int | None:
+        """The largest peak that a graph of the row was predicted to have, None for a peer."""
+        return max((graph.peak_bytes for graph in self.predictions), default=None)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
     python -m benchmarks.rig --suite peers --out benchmarks/rows/peers.jsonl --families gpt2 llama --attentions eager
 
 Enters: a suite's name and the file of rows. Leaves: the file with the rows it lacked. A row that is there already,
-of the same config, way, measurement and commit, is not run again; failed ones are with `--retry-failed`.
+of the same config, way, measurement and commit, is not run again; failed ones are with `--retry-failed`. Nor is a
+peer's row that stands in from another commit (`judge` says when), unless the suite is after its seconds.
 Every row compiles into an empty cache folder of its own, so that compile seconds are those of a first compilation.
 Not guaranteed: rows of one commit when the working tree changes while a suite runs; the commit is read at its start.
 """
@@ -18,13 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.commit import ROOT, current_commit
-from benchmarks.configs import Family
-from benchmarks.judge import scaled_time_us
-from benchmarks.record import RowRecord, Status, append_row, from_line, read_rows
-from benchmarks.row import RowSpec
+from benchmarks.configs import Family, ModelConfig
+from benchmarks.judge import scaled_time_us, standing
+from benchmarks.record import Host, RowRecord, Status, append_row, from_line, read_rows
+from benchmarks.row import RowSpec, describe_host
 from benchmarks.suites import FAMILIES, SUITES, Scope, Suite
 from benchmarks.table import failing, render
 
@@ -32,19 +34,29 @@ ROW_TIMEOUT_SECONDS = 900.0
 FAILED = (Status.ERROR, Status.TIMEOUT)
 
 RunRow = Callable[[RowSpec, str], RowRecord]
+HostOf = Callable[[ModelConfig], Host]
 
 
-def run_suite(suite: Suite, scope: Scope, out: Path, commit: str, run: RunRow, *, retry_failed: bool = False) -> int:
+def run_suite(
+    suite: Suite,
+    scope: Scope,
+    out: Path,
+    commit: str,
+    run: RunRow,
+    *,
+    retry_failed: bool = False,
+    host_of: HostOf = describe_host,
+) -> int:
     """Run the rows the file lacks, asking the suite again after each. Returns how many were run."""
     # Rows that failed in this very run are not tried again in it.
-    rows = [row for row in read_rows(out) if row.key.commit == commit]
-    if retry_failed:
-        rows = [row for row in rows if row.status not in FAILED]
+    found = [row for row in read_rows(out) if not (retry_failed and row.key.commit == commit and row.status in FAILED)]
+    rows = known_rows(found, scope, commit, host_of)
     count = 0
     while True:
         specs = suite(scope, rows)
-        done = {row.key for row in rows}
-        missing = [spec for spec in specs if spec.key(commit) not in done]
+        own = {row.key for row in rows if row.key.commit == commit}
+        known = {replace(row.key, commit=commit) for row in rows}
+        missing = [spec for spec in specs if spec.key(commit) not in (own if spec.own_commit else known)]
         if not missing:
             return count
         started = time.perf_counter()
@@ -54,6 +66,19 @@ def run_suite(suite: Suite, scope: Scope, out: Path, commit: str, run: RunRow, *
         count += 1
         position = f"[{len(specs) - len(missing) + 1}/{len(specs)}]"
         print(position, progress(record), f"({time.perf_counter() - started:.0f} s)", flush=True)
+
+
+def known_rows(rows: Sequence[RowRecord], scope: Scope, commit: str, host_of: HostOf) -> list[RowRecord]:
+    """The rows of this commit, and those of peers in scope that stand in at it."""
+    configs = {config.text(): config for config in scope.configs()}
+
+    def stands(row: RowRecord) -> bool:
+        if row.key.commit == commit:
+            return True
+        config = configs.get(row.key.config)
+        return config is not None and standing(replace(row.key, commit=commit), host_of(config), rows) is row
+
+    return [row for row in rows if stands(row)]
 
 
 def progress(record: RowRecord) -> str:
@@ -121,9 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commit = chosen.commit or current_commit()
     runner = process_runner(chosen.row_timeout)
     run_suite(SUITES[chosen.suite], scope, chosen.out, commit, runner, retry_failed=chosen.retry_failed)
-    rows = [row for row in read_rows(chosen.out) if row.key.commit == commit]
-    print(render(rows))
-    return 1 if failing(rows) else 0
+    rows = read_rows(chosen.out)
+    shown = [row for row in rows if row.key.commit == commit]
+    print(render(shown, rows))
+    return 1 if failing(shown, rows) else 0
 
 
 if __name__ == "__main__":

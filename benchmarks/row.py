@@ -38,11 +38,12 @@ REASON_LENGTH = 400
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What one row is to measure."""
+    """What one row is to measure. `own_commit`: its seconds are compared, so a peer's row of another commit is no use."""
 
     config: ModelConfig
     way: Way
     measurement: Measurement = Measurement.STEP
+    own_commit: bool = False
 
     def key(self, commit: str) -> RowKey:
         """The key its record will carry."""

@@ -2,6 +2,7 @@
 
 Enters: a `Scope` (families, attentions, layers, device) and the rows measured so far. Leaves: the rows to measure, in
 order. A suite whose budgets rest on measured peaks names the rows it needs first, and the others once those are there.
+The rows measured so far are those of one commit, and of peers whose rows stand in at it.
 Not guaranteed: later rows of a suite whose first rows failed; there is nothing to derive them from.
 """
 
@@ -11,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.configs import Family, ModelConfig, default_config
+from benchmarks.matching import PEERS, budget_at, model_rows, peers_of
 from benchmarks.prediction import Prediction
 from benchmarks.record import Measurement, RowRecord, StepRow
 from benchmarks.row import RowSpec
-from benchmarks.ways import KNOB_VALUES, Kind, Way, ours
+from benchmarks.ways import COMPILE, HF_CKPT, KNOBS, SMALLEST, UNBUDGETED, Way, ours
 
 BUDGET_COUNT = 8
 FRONTIER_FRACTIONS = (0.25, 0.5, 0.75)
@@ -22,11 +24,6 @@ FAMILIES = (Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT, Famil
 # The dropout of these configs reaches the attention probabilities or the residual stream; ResNet-50 has none.
 DROPOUTS = (0.0, 0.1)
 
-COMPILE = Way(Kind.COMPILE)
-HF_CKPT = Way(Kind.HF_CKPT)
-KNOBS = tuple(Way(Kind.KNOB, knob=value) for value in KNOB_VALUES)
-UNBUDGETED = ours()
-SMALLEST = ours(policy="smallest")
 SQRT = ours(policy="sqrt")
 
 
@@ -60,7 +57,18 @@ Suite = Callable[[Scope, Sequence[RowRecord]], list[RowSpec]]
 def peers(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
     """Everybody else, with stock flags."""
     del rows
-    return [RowSpec(config, way) for config in scope.configs() for way in (COMPILE, HF_CKPT, *KNOBS)]
+    return [RowSpec(config, way) for config in scope.configs() for way in (COMPILE, *PEERS)]
+
+
+def curve(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """Ours inside what each peer took: its measured peak is the budget, where its row counts and is below torch.compile's."""
+    specs = []
+    for config in scope.configs():
+        found = [peer.compared for peer in peers_of(model_rows(rows, config.text()))]
+        # Two values of the knob may end at one peak, which is one budget.
+        budgeted = dict.fromkeys(budget_at(step) for step in found if step is not None)
+        specs += [RowSpec(config, way) for way in (COMPILE, *PEERS, *budgeted)]
+    return specs
 
 
 def prediction(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
@@ -93,7 +101,8 @@ def budget_ways(smallest: StepRow, largest: StepRow, count: int = BUDGET_COUNT) 
 
     The lowest is the smallest that the backend promises to keep. Every second one is given as bytes of the whole device.
     """
-    low_bytes = max((graph.peak_bytes for graph in smallest.predictions), default=smallest.peak_bytes)
+    promised_bytes = smallest.predicted_peak_bytes
+    low_bytes = smallest.peak_bytes if promised_bytes is None else promised_bytes
     ways = []
     for index in range(count):
         peak_bytes = low_bytes + (largest.peak_bytes - low_bytes) * index // (count - 1)
@@ -131,10 +140,13 @@ def unbudgeted(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
 
 
 def compile_time(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
-    """What planning adds to compiling: without a budget, half way down, and at the smallest plan."""
+    """What planning adds to compiling: without a budget, half way down, and at the smallest plan.
+
+    Seconds of another commit were taken at another hour, beside other work: torch.compile is measured at its own commit.
+    """
     specs = []
     for config in scope.configs():
-        specs += [RowSpec(config, way) for way in (COMPILE, UNBUDGETED, SMALLEST)]
+        specs += [RowSpec(config, way, own_commit=True) for way in (COMPILE, UNBUDGETED, SMALLEST)]
         first = find_step(rows, RowSpec(config, SMALLEST))
         halfway = _halfway_bytes(first.predictions) if first is not None else None
         if halfway is not None:
@@ -174,6 +186,7 @@ def _halfway_bytes(predictions: Sequence[Prediction]) -> int | None:
 
 SUITES: dict[str, Suite] = {
     "peers": peers,
+    "curve": curve,
     "prediction": prediction,
     "budgets": budgets,
     "gradients": gradients,

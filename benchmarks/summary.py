@@ -1,4 +1,4 @@
-"""Rows of one commit as one line a model: what each way peaks at and costs, and which promises of ours the rows show.
+"""Rows as one line a model: what each way peaks at and costs, and which promises of ours the rows show.
 
 Enters: the records of step and gradient rows. Leaves: a markdown table; a dash where nothing was measured. MB is 1e6 bytes; ms are
 modelled. Every row stands in `benchmarks.table`, with the figures behind its verdict.
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.configs import ModelConfig, default_config, parse_config
-from benchmarks.judge import monotone_problems, problems, scaled_time_us
-from benchmarks.record import RowRecord
-from benchmarks.ways import Kind, Way, ours, parse_way
+from benchmarks.judge import has_budget, monotone_problems, problems, scaled_time_us
+from benchmarks.record import Measurement, RowRecord
+from benchmarks.ways import COMPILE, HF_CKPT, SMALLEST, UNBUDGETED, Way, parse_way
 
 NOTHING = "-"
 HEADINGS = (
@@ -48,8 +48,7 @@ def _plain(config: ModelConfig) -> ModelConfig:
 
 
 def _line(model: str, rows: Sequence[RowRecord]) -> list[str]:
-    ways = (Way(Kind.COMPILE), Way(Kind.HF_CKPT), ours(), ours(policy="smallest"))
-    peaks = [_figures(rows, way) for way in ways]
+    peaks = [_figures(rows, way) for way in (COMPILE, HF_CKPT, UNBUDGETED, SMALLEST)]
     return [model, *peaks, _budgets(rows), _prediction(rows), f"{_gradients(rows, 'fp32')}, {_gradients(rows, 'fp64')}"]
 
 
@@ -75,14 +74,14 @@ def _budgets(rows: Sequence[RowRecord]) -> str:
 
 def _has_budget(row: RowRecord) -> bool:
     """A refused row has no figures, and counts as one that was not kept."""
-    way = parse_way(row.key.way)
-    return row.key.measurement == "step" and (way.option("activation_budget") or way.option("budget")) is not None
+    return row.key.measurement is Measurement.STEP and has_budget(parse_way(row.key.way))
 
 
 def _prediction(rows: Sequence[RowRecord]) -> str:
     """The worst of all rows, whatever their way."""
-    steps = [row.step for row in rows if row.step is not None and row.step.predictions]
-    errors = [abs(max(graph.peak_bytes for graph in step.predictions) / step.peak_bytes - 1) for step in steps]
+    steps = [row.step for row in rows if row.step is not None]
+    predicted = [(step.predicted_peak_bytes, step.peak_bytes) for step in steps]
+    errors = [abs(said / measured - 1) for said, measured in predicted if said is not None]
     return f"{100 * max(errors):.2f} % ({len(errors)} plans)" if errors else NOTHING
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.table benchmarks/rows/peers.jsonl
 
 Enters: records, or files of them. Leaves: one table a measurement, a verdict a row, and below them the budgets at
-which less memory did not mean more time. MB is 1e6 bytes, GB 1e9. Rows of several commits are told apart by a column.
+which less memory did not mean more time. MB is 1e6 bytes, GB 1e9. Rows of several commits are told apart by a column;
+with one commit chosen its rows alone are shown, and judged beside all that are there.
 Not guaranteed: that a table fits a page; columns without a value show a dash.
 """
 
@@ -27,7 +28,6 @@ from benchmarks.record import RowRecord, StepRow, read_rows
 from benchmarks.ways import parse_way
 
 NOTHING = "-"
-COMMIT_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -38,39 +38,36 @@ class Column:
     cell: Callable[[RowRecord, Sequence[RowRecord]], str]
 
 
-def render(rows: Sequence[RowRecord]) -> str:
-    """All tables of these rows."""
-    gradient_rows = [row for row in rows if row.key.measurement == "gradients"]
-    step_rows = [row for row in rows if row.key.measurement == "step"]
+def render(shown: Sequence[RowRecord], known: Sequence[RowRecord] = ()) -> str:
+    """All tables of the rows to show, judged beside all known rows; without those, beside each other."""
+    rows = known or shown
+    gradient_rows = [row for row in shown if row.key.measurement == "gradients"]
+    step_rows = [row for row in shown if row.key.measurement == "step"]
     parts = []
     if step_rows:
-        parts.append(_table(_STEP_COLUMNS, step_rows))
+        parts.append(_table(_STEP_COLUMNS, step_rows, rows))
     if gradient_rows:
-        parts.append(_table(_GRADIENT_COLUMNS, gradient_rows))
+        parts.append(_table(_GRADIENT_COLUMNS, gradient_rows, rows))
     broken = monotone_problems(step_rows)
     if broken:
         parts.append("Not monotone:\n\n" + "\n".join(f"- {sentence}" for sentence in broken))
     return "\n\n".join(parts)
 
 
-def failing(rows: Sequence[RowRecord]) -> int:
-    """How many rows do not count, and how often budgets are not monotone."""
-    return sum(bool(problems(row, rows)) for row in rows) + len(monotone_problems(rows))
+def failing(shown: Sequence[RowRecord], known: Sequence[RowRecord] = ()) -> int:
+    """How many of these rows do not count, and how often their budgets are not monotone."""
+    rows = known or shown
+    return sum(bool(problems(row, rows)) for row in shown) + len(monotone_problems(shown))
 
 
-def _table(columns: Sequence[Column], rows: Sequence[RowRecord]) -> str:
+def _table(columns: Sequence[Column], shown: Sequence[RowRecord], rows: Sequence[RowRecord]) -> str:
     lines = [[column.heading for column in columns], ["---"] * len(columns)]
-    lines += [[column.cell(row, rows).replace("|", "\\|") for column in columns] for row in rows]
+    lines += [[column.cell(row, rows).replace("|", "\\|") for column in columns] for row in shown]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _of_step(form: Callable[[StepRow], str]) -> Callable[[RowRecord, Sequence[RowRecord]], str]:
     return lambda row, rows: form(row.step) if row.step is not None else NOTHING
-
-
-def _commit(row: RowRecord, rows: Sequence[RowRecord]) -> str:
-    head, dirty, _ = row.key.commit.partition("-dirty")
-    return head[:COMMIT_LENGTH] + dirty
 
 
 def _budget(row: RowRecord, rows: Sequence[RowRecord]) -> str:
@@ -79,14 +76,14 @@ def _budget(row: RowRecord, rows: Sequence[RowRecord]) -> str:
 
 
 def _predicted(row: RowRecord, rows: Sequence[RowRecord]) -> str:
-    if row.step is None or not row.step.predictions:
+    predicted = row.step.predicted_peak_bytes if row.step is not None else None
+    if row.step is None or predicted is None:
         return NOTHING
-    predicted = max(graph.peak_bytes for graph in row.step.predictions)
     return f"{predicted / 1e6:.1f} ({100 * (predicted / row.step.peak_bytes - 1):+.1f} %)"
 
 
 def _slowdown(row: RowRecord, rows: Sequence[RowRecord]) -> str:
-    unbudgeted = baseline(row.key, rows)
+    unbudgeted = baseline(row, rows)
     if row.step is None or unbudgeted is None or not scaled_time_us(unbudgeted):
         return NOTHING
     return f"{scaled_time_us(row.step) / scaled_time_us(unbudgeted):.3f}"
@@ -113,7 +110,7 @@ def _of_gradients(name: str) -> Callable[[RowRecord, Sequence[RowRecord]], str]:
 
 _CONFIG = Column("config", lambda row, rows: row.key.config)
 _WAY = Column("way", lambda row, rows: row.key.way)
-_COMMIT = Column("commit", _commit)
+_COMMIT = Column("commit", lambda row, rows: row.key.short_commit)
 _VERDICT = Column("verdict", _verdict)
 
 _STEP_COLUMNS = (
@@ -154,9 +151,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--commit", default="", help="only rows whose commit starts like this")
     chosen = parser.parse_args(arguments)
-    rows = [row for path in chosen.files for row in read_rows(path) if row.key.commit.startswith(chosen.commit)]
-    print(render(rows))
-    return 1 if failing(rows) else 0
+    rows = [row for path in chosen.files for row in read_rows(path)]
+    shown = [row for row in rows if row.key.commit.startswith(chosen.commit)]
+    print(render(shown, rows))
+    return 1 if failing(shown, rows) else 0
 
 
 if __name__ == "__main__":

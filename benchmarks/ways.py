@@ -67,10 +67,17 @@ def ours(**options: OptionValue) -> Way:
     return Way(Kind.OURS, options=tuple(options.items()))
 
 
+COMPILE = Way(Kind.COMPILE)
+HF_CKPT = Way(Kind.HF_CKPT)
+KNOBS = tuple(Way(Kind.KNOB, knob=value) for value in KNOB_VALUES)
+UNBUDGETED = ours()
+SMALLEST = ours(policy="smallest")
+
+
 def without_budget(way: Way) -> Way:
     """The run a way is held against: ours with its other options kept, for everybody else plain `torch.compile`."""
     if way.kind is not Kind.OURS:
-        return Way(Kind.COMPILE)
+        return COMPILE
     return Way(Kind.OURS, options=tuple(pair for pair in way.options if pair[0] not in BUDGET_OPTIONS))
 
 

@@ -55,5 +55,10 @@ def test_a_later_line_replaces_an_earlier_of_the_same_key(tmp_path: Path) -> Non
     assert read_rows(path) == [record("compile"), record("hf_ckpt")]
 
 
+@pytest.mark.parametrize(("peaks_bytes", "largest"), [((), None), ((90,), 90), ((90, 120, 70), 120)])
+def test_the_predicted_peak_is_the_largest_of_all_graphs(peaks_bytes: tuple[int, ...], largest: int | None) -> None:
+    assert step_row(predictions=tuple(map(prediction, peaks_bytes))).predicted_peak_bytes == largest
+
+
 def test_a_missing_file_holds_no_rows(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "none.jsonl") == []

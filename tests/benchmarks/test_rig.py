@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import rig
 from benchmarks.configs import Family, ModelConfig
-from benchmarks.record import RowRecord, Status, append_row, read_rows, to_line
+from benchmarks.record import Host, RowRecord, Status, append_row, read_rows, to_line
 from benchmarks.rig import process_runner, progress, run_suite
 from benchmarks.row import RowSpec
-from benchmarks.suites import COMPILE, HF_CKPT, Scope
-from tests.benchmarks.samples import record, step_row
+from benchmarks.suites import Scope, compile_time
+from benchmarks.ways import COMPILE, HF_CKPT, UNBUDGETED
+from tests.benchmarks.samples import HOST, record, step_row
 
 CONFIG = ModelConfig(Family.GPT2)
 SCOPE = Scope()
@@ -52,12 +54,54 @@ def test_rows_that_are_there_are_not_run_again(tmp_path: Path) -> None:
     assert [row.key.way for row in read_rows(out)] == ["compile", "hf_ckpt"]
 
 
-def test_rows_of_another_commit_are_run(tmp_path: Path) -> None:
+def here(config: ModelConfig) -> Host:
+    return HOST
+
+
+def ours_and_a_peer(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    return [RowSpec(CONFIG, UNBUDGETED), RowSpec(CONFIG, HF_CKPT)]
+
+
+def test_ours_of_another_commit_is_run_and_its_peers_are_not(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    for way in ("ours", "hf_ckpt"):
+        append_row(out, record(way, commit="old"))
+    runner = Runner()
+    run_suite(ours_and_a_peer, SCOPE, out, "abc", runner, host_of=here)
+    assert runner.ways == ["ours"]
+
+
+@pytest.mark.parametrize("status", [Status.ERROR, Status.OK])
+def test_a_peer_that_failed_or_ran_elsewhere_is_run(tmp_path: Path, status: Status) -> None:
+    out = tmp_path / "rows.jsonl"
+    host = HOST if status is Status.ERROR else replace(HOST, threads=16)
+    append_row(out, replace(record("hf_ckpt", commit="old"), status=status, host=host))
+    runner = Runner()
+    run_suite(two_rows, SCOPE, out, "abc", runner, host_of=here)
+    assert runner.ways == ["compile", "hf_ckpt"]
+
+
+def test_a_suite_is_shown_the_peers_that_stand_in(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    for row in (record("compile", commit="old"), record("ours", commit="old"), record("compile", commit="older")):
+        append_row(out, row)
+    shown: list[list[str]] = []
+
+    def suite(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+        shown.append([f"{row.key.way} {row.key.commit}" for row in rows])
+        return []
+
+    run_suite(suite, SCOPE, out, "abc", Runner(), host_of=here)
+    assert shown == [["compile older"]]
+
+
+def test_seconds_are_measured_at_one_commit(tmp_path: Path) -> None:
+    """Modelled time of another commit's peer will do, its seconds do not."""
     out = tmp_path / "rows.jsonl"
     append_row(out, record("compile", commit="old"))
     runner = Runner()
-    run_suite(two_rows, SCOPE, out, "abc", runner)
-    assert runner.ways == ["compile", "hf_ckpt"]
+    run_suite(compile_time, Scope((Family.GPT2,), ("eager",)), out, "abc", runner, host_of=here)
+    assert runner.ways == ["compile", "ours", "ours:policy=smallest"]
 
 
 def test_a_suite_is_asked_again_after_each_row(tmp_path: Path) -> None:

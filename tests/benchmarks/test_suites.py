@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from benchmarks.configs import Family
 from benchmarks.judge import allowed_peak_bytes
-from benchmarks.record import Measurement
-from benchmarks.suites import SUITES, Scope, budget_ways, budgets, gradients, peers, prediction
+from benchmarks.record import Measurement, RowRecord
+from benchmarks.suites import SUITES, Scope, budget_ways, budgets, curve, gradients, peers, prediction
 from tests.benchmarks import samples
 
 GPT2_EAGER = Scope((Family.GPT2,), ("eager",))
@@ -53,6 +53,38 @@ def test_budgets_follow_once_both_ends_are_measured() -> None:
     assert len(budgets(GPT2_EAGER, rows)) == 3
     rows.append(samples.record("ours:policy=smallest", SMALLEST))
     assert len(budgets(GPT2_EAGER, rows)) == 3 + 8
+
+
+def budgets_of_the_curve(rows: list[RowRecord]) -> list[str]:
+    """What `curve` asks for beyond the seven peers, once torch.compile is known to peak at 200 MB."""
+    stock = samples.record("compile", samples.step_row(200_000_000))
+    ways = [spec.way.text() for spec in curve(GPT2_EAGER, [stock, *rows])]
+    assert len(ways[:7]) == 7
+    assert not any(way.startswith("ours") for way in ways[:7])
+    return ways[7:]
+
+
+def peer(way: str, peak_bytes: int, **figures: int) -> RowRecord:
+    return samples.record(way, samples.step_row(peak_bytes, **figures))
+
+
+def test_the_curve_gives_ours_what_each_peer_took() -> None:
+    rows = [peer("hf_ckpt", 70_000_000), peer("knob:0.4", 120_000_001)]
+    assert budgets_of_the_curve(rows) == ["ours:activation_budget=70000000", "ours:activation_budget=120000001"]
+
+
+def test_the_curve_needs_no_row_of_ours_where_stock_fits_or_the_peer_does_not_count() -> None:
+    rows = [peer("hf_ckpt", 70_000_000, graphs=3), peer("knob:0.8", 200_000_000), peer("knob:0.6", 199_999_999)]
+    assert budgets_of_the_curve(rows) == ["ours:activation_budget=199999999"]
+
+
+def test_two_knobs_with_one_peak_are_one_budget() -> None:
+    rows = [peer("knob:0.2", 90_000_000), peer("knob:0.05", 90_000_000, flops=2_000)]
+    assert budgets_of_the_curve(rows) == ["ours:activation_budget=90000000"]
+
+
+def test_the_curve_names_no_budget_before_torch_compile_is_measured() -> None:
+    assert len(curve(GPT2_EAGER, [peer("hf_ckpt", 70_000_000)])) == 7
 
 
 def test_predictions_walk_the_frontier() -> None:

@@ -45,6 +45,17 @@ def test_a_dirty_commit_is_marked() -> None:
     assert cells(render([row]), 2)["commit"] == "01234567-dirty"
 
 
+def test_rows_of_one_commit_are_judged_beside_peers_of_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    for row in (record("compile", step_row(graphs=2), commit="old"), record("ours", commit="new")):
+        append_row(path, row)
+    assert main([str(path), "--commit", "new"]) == 1
+    shown = capsys.readouterr().out
+    assert "1 graphs where torch.compile has 2" in shown
+    assert cells(shown, 2)["x compile"] == "1.000"
+    assert "old" not in shown
+
+
 def test_gradients_have_a_table_of_their_own() -> None:
     key = RowKey(Measurement.GRADIENTS, "gpt2", "ours:policy=smallest", "abc")
     row = RowRecord(key, Status.OK, "", None, gradients=GradientRow(2e-6, None, None, 7.5, 7.5, ()))
