@@ -93,7 +93,7 @@ def _new_storages(rng: random.Random, kind: OpKind, storages: list[Storage]) -> 
     first = len(storages)
     for _ in range(rng.choice([0, 1, 1, 1, 1, 2, 3])):
         external = kind is OpKind.INPUT or rng.random() < 0.1
-        storages.append(Storage(rng.choice([0, 4, 4, 4, 16, 100]), external))
+        storages.append(Storage(rng.choice([0, 4, 4, 4, 16, 100]), external, shared=rng.random() < 0.1))
     return tuple(range(first, len(storages)))
 
 

@@ -7,7 +7,7 @@ would be loaded, so post-grad passes, fusion, ordering, buffer reuse and every `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,13 +21,9 @@ from torch._inductor.virtualized import V
 
 from graphckpt.compat import aot
 from graphckpt.compat.buffers import MeasureFn, buffer_facts
-from graphckpt.compat.ordering import order_held
-from graphckpt.compat.takeover import KeptLowering, Lowerings, StoppedDry, lowering_kept
+from graphckpt.compat.takeover import NO_CACHE, KeptLowering, Lowerings, StoppedDry, lowering_kept
 from graphckpt.compat.wrapper import read_program
 from graphckpt.ir.program import Program
-
-# A graph found in a cache would not be lowered. Disabling all caches would leave a temporary folder behind for every lowering.
-_NO_CACHE = {"fx_graph_cache": False, "fx_graph_remote_cache": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +76,9 @@ def lower_dry(
     static = list(range(count_tangents(module))) if is_backward else list(static_inputs)
     launched: list[Kernel] = []
     found: list[KeptLowering] = []
-    settings = inductor_config.patch({**_NO_CACHE, "_post_fusion_custom_pass": _collector(launched)})
-    held = order_held() if hold_order else nullcontext()
-    with lowering_kept(lowerings, found), settings, held, suppress(StoppedDry):
+    # A graph found in a cache would not be lowered.
+    settings = inductor_config.patch({**NO_CACHE, "_post_fusion_custom_pass": _collector(launched)})
+    with lowering_kept(lowerings, found, hold_order=hold_order), settings, suppress(StoppedDry):
         inductor_compile.compile_fx_inner(
             module, inputs, static_input_idxs=static, is_backward=is_backward, is_inference=False
         )

@@ -35,7 +35,10 @@ def _lower_hold(value: Any) -> Any:
 
 
 def append_fence(graph: fx.Graph, value: fx.Node) -> fx.Node:
-    """Append a fence behind ``value``, the last node of ``graph`` so far; who reads the fence reads the value."""
-    fence = graph.call_function(HOLD, (value,))
+    """Append a fence behind ``value``, the last node of ``graph`` so far; who reads the fence reads the value.
+
+    It is named ``<value>_held``: a buffer has the name of the last node that it holds.
+    """
+    fence = graph.create_node("call_function", HOLD, (value,), name=f"{value.name}_held")
     fence.meta = dict(value.meta)
     return fence

@@ -3,7 +3,8 @@
 Stock fuses whatever shares data, however far apart, and runs the fused kernel at the later place: what its earlier part read
 stays alive until then. A plan's peak rests on the places its nodes have, so under `order_held`
 
- - two kernels with others' kernels of aten between them are not fused if the earlier part would hold more than it makes;
+ - two kernels with others' kernels of aten between them are not fused if the earlier part would hold more than it makes, unless
+   there is room for it: nodes may say how many bytes are left where they stand (``meta[ROOM_BYTES]``; nothing said is none);
  - after fusion, kernels stand in the traced order of their last parts, and no other order is tried;
  - a buffer that nobody reads any more is freed. Stock keeps it for a later one of its size if its own estimate of the peak
    allows that: two score matrices of an attention then live through the MLP before the next layer's.
@@ -14,6 +15,7 @@ Read in torch 2.13 (``_inductor/choices.py``, ``scheduler.py``).
 
 from __future__ import annotations
 
+import functools
 import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
@@ -27,6 +29,12 @@ from torch._inductor.scheduler import ExternKernelSchedulerNode
 from torch._inductor.virtualized import V
 
 from graphckpt.compat.buffers import buffer_bytes
+from graphckpt.errors import UnsupportedGraph
+
+# What a node's metadata calls the bytes that a budget leaves at its place.
+ROOM_BYTES = "graphckpt_room_bytes"
+# Of the room at a place what one fusion may take: several may ask for the same.
+_SHARE_OF_ROOM = 0.5
 
 
 @contextmanager
@@ -46,7 +54,11 @@ def order_held() -> Iterator[None]:
 
 
 def in_traced_order(nodes: list[Any]) -> list[Any]:
-    """The fused kernels, each at the place of its last part, as far as their dependencies allow."""
+    """The fused kernels, each at the place of its last part, as far as their dependencies allow.
+
+    Raises:
+        UnsupportedGraph: there is no such order; a kernel left out would go unnoticed.
+    """
     maker = {name: node for node in nodes for name in node.get_buffer_names()}
     needs = {node: {maker[d.name] for d in node.unmet_dependencies if d.name in maker} - {node} for node in nodes}
     readers: dict[Any, list[Any]] = {node: [] for node in nodes}
@@ -65,16 +77,22 @@ def in_traced_order(nodes: list[Any]) -> list[Any]:
             missing[reader] -= 1
             if not missing[reader]:
                 heapq.heappush(ready, (*place[reader], reader))
+    if len(ordered) < len(nodes):
+        stuck = f"{len(nodes) - len(ordered)} of {len(nodes)} kernels wait for a circle"
+        raise UnsupportedGraph("generated schedule", f"an order was wanted, but {stuck}")
     return ordered
 
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """Of one scheduler before fusion: the last place each buffer is read at, and the places of aten kernels."""
+    """Of one scheduler before fusion: the last place each buffer is read at, the places of aten kernels, bytes by name, and room by
+    place."""
 
     scheduler: Any
     last: dict[str, int]
     barriers: list[int]
+    bytes_of: Callable[[str], int]
+    room_bytes: list[int]
 
 
 def _holding(choices: InductorChoices) -> InductorChoices:
@@ -99,7 +117,7 @@ def _holding(choices: InductorChoices) -> InductorChoices:
 
 
 def holds_memory(reads: _Reads, node1: Any, node2: Any) -> bool:
-    """Whether fusing two kernels has more bytes live at the later one's place than leaving them apart.
+    """Whether fusing two kernels has more bytes live at the later one's place than leaving them apart, and than there is room for.
 
     Together they run at the later place. What the earlier one read last stays until then, and what it makes for readers in between
     comes only then, where it would be gone; what it makes for later readers is not there in between.
@@ -110,28 +128,43 @@ def holds_memory(reads: _Reads, node1: Any, node2: Any) -> bool:
         return False
     own = early.get_buffer_names()
     held = {
-        d.name: buffer_bytes(d.name)
+        d.name: reads.bytes_of(d.name)
         for d in early.read_writes.reads
         if d.name not in own and reads.last.get(d.name, begin) <= end and not _is_parameter(d.name)
     }
-    made = {d.name: buffer_bytes(d.name) for d in early.read_writes.writes}
+    made = {d.name: reads.bytes_of(d.name) for d in early.read_writes.writes}
     over = {name for name in made if reads.last.get(name, begin) < begin}
     delayed_bytes = sum(made[name] for name in over)
     kept_bytes, spared_bytes = sum(held.values()) + delayed_bytes, sum(made.values()) - delayed_bytes
     # On a tie a fusion is worth its time, unless it puts two generations of results side by side.
-    return kept_bytes > spared_bytes or (delayed_bytes > 0 and kept_bytes == spared_bytes)
+    more_bytes = delayed_bytes if kept_bytes == spared_bytes else kept_bytes - spared_bytes
+    return more_bytes > 0 and more_bytes > _SHARE_OF_ROOM * min(reads.room_bytes[end : begin + 1])
 
 
 def _reads_of(scheduler: Any) -> _Reads:
     last: dict[str, int] = {}
     barriers = []
-    for node in scheduler.nodes:
-        for part in node.get_nodes():
-            for dependency in part.read_writes.reads:
-                last[dependency.name] = max(last.get(dependency.name, -1), part.min_order)
-            if isinstance(part, ExternKernelSchedulerNode):
-                barriers.append(part.min_order)
-    return _Reads(scheduler, last, sorted(barriers))
+    parts = [part for node in scheduler.nodes for part in node.get_nodes()]
+    for part in parts:
+        for dependency in part.read_writes.reads:
+            last[dependency.name] = max(last.get(dependency.name, -1), part.min_order)
+        if isinstance(part, ExternKernelSchedulerNode):
+            barriers.append(part.min_order)
+    # Fusion asks of each pair of kernels, and sizes stay.
+    return _Reads(scheduler, last, sorted(barriers), functools.cache(buffer_bytes), _room_at_places(parts))
+
+
+def _room_at_places(parts: list[Any]) -> list[int]:
+    """By place the room that the traced nodes there have; what no node was traced for has that of the place before."""
+    known = {}
+    for part in parts:
+        origins = part.node.get_origins() if part.node is not None else ()
+        if origins:
+            known[part.min_order] = min(origin.meta.get(ROOM_BYTES, 0) for origin in origins)
+    rooms: list[int] = []
+    for place in range(1 + max((part.min_order for part in parts), default=-1)):
+        rooms.append(known.get(place, rooms[-1] if rooms else 0))
+    return rooms
 
 
 def _places(node: Any) -> list[int]:

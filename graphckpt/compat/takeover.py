@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +27,12 @@ from torch._inductor.codecache import PyCodeCache
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
 
-from graphckpt.compat.ordering import order_held
+from graphckpt.compat.ordering import ROOM_BYTES, order_held
 from graphckpt.errors import UnsupportedGraph
 
 Function = Callable[..., Any]
+# Disabling all caches would leave a temporary folder behind for every lowering.
+NO_CACHE = {"fx_graph_cache": False, "fx_graph_remote_cache": False}
 # Re-entrant: loading is replaced while lowering is.
 _REPLACING = threading.RLock()
 
@@ -66,23 +68,33 @@ class KeptLowering:
 @dataclass(slots=True)
 class Lowerings:
     """Lowerings done dry, by signature; each holds its whole graph until it is taken or dropped. Backward takes its own when it
-    first runs. ``hold_order``: how to lower a graph that none was kept for."""
+    first runs. ``hold_order``: how the graphs of the real compilation are lowered; ``cached``: whether torch may cache them."""
 
     kept: dict[str, KeptLowering] = field(default_factory=dict)
     taken: int = 0
     hold_order: bool = False
+    cached: bool = True
 
     def settle(self, keys: Collection[str], *, hold_order: bool) -> None:
         """A plan was chosen: keep its lowerings alone."""
         self.kept = {key: kept for key, kept in self.kept.items() if key in keys}
         self.hold_order = hold_order
 
+    def give_up(self, *, cached: bool) -> None:
+        """No plan was chosen: keep nothing, and lower as stock does. Not ``cached``, the graph is compiled anew in each process;
+        not guaranteed for torch's bundled cache, which is off by default."""
+        self.settle((), hold_order=False)
+        self.cached = cached
 
-def signature(module: fx.GraphModule, inputs: Sequence[Any], kwargs: Mapping[str, object]) -> str:
-    """What a lowering depends on besides configuration: the nodes, their order, the inputs' layout, and how it is called."""
+
+def signature(module: fx.GraphModule, inputs: Sequence[Any], kwargs: Mapping[str, object], *, hold_order: bool) -> str:
+    """What a lowering depends on besides the caller's configuration: the nodes, their order and whether it is held, the inputs'
+    layout, and how it is called."""
     output = module.graph.find_nodes(op="output")[0]
-    parts = [str(output.args), str(output.meta.get("user_visible_output_idxs"))]
-    parts += [f"{node.name} {node.op} {node.target} {node.args} {node.kwargs}" for node in module.graph.nodes]
+    parts = [str(hold_order), str(output.args), str(output.meta.get("user_visible_output_idxs"))]
+    for node in module.graph.nodes:
+        room = node.meta.get(ROOM_BYTES) if hold_order else None
+        parts.append(f"{node.name} {node.op} {node.target} {node.args} {node.kwargs} {room}")
     for value in inputs:
         layout = (tuple(value.shape), value.stride(), value.dtype, value.device) if hasattr(value, "stride") else value
         parts.append(str(layout))
@@ -91,8 +103,10 @@ def signature(module: fx.GraphModule, inputs: Sequence[Any], kwargs: Mapping[str
 
 
 @contextmanager
-def lowering_kept(lowerings: Lowerings, found: list[KeptLowering]) -> Iterator[None]:
+def lowering_kept(lowerings: Lowerings, found: list[KeptLowering], *, hold_order: bool) -> Iterator[None]:
     """Inside, ``compile_fx_inner`` lowers, appends the result to ``found``, keeps it, and ends with `StoppedDry`.
+
+    ``hold_order``: lower in the order of the nodes (`graphckpt.compat.ordering`).
 
     Raises:
         UnsupportedGraph: on leaving, if a graph was lowered to something else than a Python wrapper of this process.
@@ -101,9 +115,9 @@ def lowering_kept(lowerings: Lowerings, found: list[KeptLowering]) -> Iterator[N
 
     def keep(lower: Function, module: fx.GraphModule, inputs: Sequence[Any], *checked: Any, **kwargs: Any) -> Any:
         nonlocal missed
-        key = signature(module, inputs, kwargs)
+        key = signature(module, inputs, kwargs, hold_order=hold_order)
         deferred: list[tuple[GraphLowering, _Deferred]] = []
-        with _loading_deferred(module, deferred):
+        with _loading_deferred(module, deferred), _ordered(hold_order):
             result = lower(module, inputs, *checked, **kwargs)
         missed = missed or not deferred
         for graph, generated in deferred:
@@ -121,18 +135,24 @@ def compile_inner_taking_over(lowerings: Lowerings) -> Function:
     """``compile_fx_inner``, but a graph that ``lowerings`` knows is not lowered again."""
 
     def take_over(lower: Function, module: fx.GraphModule, inputs: Sequence[Any], *checked: Any, **kwargs: Any) -> Any:
-        kept = lowerings.kept.pop(signature(module, inputs, kwargs), None)
+        hold_order = lowerings.hold_order
+        kept = lowerings.kept.pop(signature(module, inputs, kwargs, hold_order=hold_order), None)
         if kept is None or not _schedule_unchanged(kept):
-            with order_held() if lowerings.hold_order else nullcontext():
+            with _ordered(hold_order):
                 return lower(module, inputs, *checked, **kwargs)
         lowerings.taken += 1
         return _load(kept)
 
     def compile_inner(module: fx.GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Any:
-        with _replaced(inductor_compile, "fx_codegen_and_compile", take_over):
+        settings = inductor_config.patch({} if lowerings.cached else NO_CACHE)
+        with settings, _replaced(inductor_compile, "fx_codegen_and_compile", take_over):
             return inductor_compile.compile_fx_inner(module, inputs, **kwargs)
 
     return compile_inner
+
+
+def _ordered(hold_order: bool) -> AbstractContextManager[None]:
+    return order_held() if hold_order else nullcontext()
 
 
 def _schedule_unchanged(kept: KeptLowering) -> bool:

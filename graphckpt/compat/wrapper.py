@@ -31,7 +31,8 @@ _ITEM_BYTES = {
 @dataclass(frozen=True, slots=True)
 class BufferFacts:
     """What the text does not say. ``allocated(name)``: (buffer, bytes) of each tensor that the aten call bound to ``name`` gives:
-    itself, or the elements of its tuple. ``symbols``: values of size symbols. ``scratch_bytes(name)``: workspace of that call."""
+    itself, or the elements of its tuple; none where the graph has no such name. ``symbols``: values of size symbols.
+    ``scratch_bytes(name)``: workspace of that call."""
 
     allocated: Callable[[str], tuple[tuple[str, int], ...]]
     symbols: Mapping[str, int]
@@ -167,9 +168,10 @@ def _assign(name: str, value: ast.expr, reader: _Reader) -> bool:
     elif allocation is not None:
         reader.fresh(name, _strided_bytes(allocation, reader.symbols))
     elif not base and isinstance(value, ast.Call) and wrapper_text.is_kernel(value, reader.names):
+        tensors = reader.facts.allocated(name)
         reader.scratch(name)
-        reader.call_result(name, reader.facts.allocated(name))
-        return wrapper_text.arguments_known(value, reader.names)
+        reader.call_result(name, tensors)
+        return bool(tensors) and wrapper_text.arguments_known(value, reader.names)
     elif base or wrapper_text.is_plain(value, reader.names):
         reader.bind(name, ())
         symbol = _try_number(value, reader.symbols)

@@ -3,6 +3,9 @@
 What enters: expressions of the text, and the names that are bound so far, each with the blocks it refers to (none: a number, a
 stream). What leaves: whether the expression is a reference, an allocation, a kernel, a number, or an effect without memory. What is
 none of these is for the caller to refuse. Read in ``_inductor/codegen/wrapper.py`` of torch 2.13 and in texts of 2.11.
+
+Not guaranteed: the copy of an input on a GPU that kernels want aligned and that lies askew in some later call. Only the run can
+know; ``copy_if_misaligned`` is read as what it is otherwise, the input itself.
 """
 
 from __future__ import annotations

@@ -34,10 +34,12 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A block of device memory. ``external`` storages exist before the step and are never charged to it."""
+    """A block of device memory. ``external`` storages exist before the step and are never charged to it. What is ``shared`` may
+    be somebody else's as well, so no kernel writes a new value over it: tangents, and what forward returns."""
 
     size_bytes: int
     external: bool
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 One line a storage, one an operation, one a list of outputs; ``#`` starts a comment line, blank lines are skipped:
 
     s0 64B external
-    s1 1024B
+    s1 1024B shared
     %0 weight = input placeholder() @fwd s0
     %1 = compute aten.mm(%0, %0) @fwd s1 flops=4096 pinned="random" fusible tag=save ; model.layers.0 train.py:12 f32[16, 16]
     forward_outputs %1
@@ -122,7 +122,7 @@ class _Line:
 def render(graph: Graph) -> str:
     """The text of a graph, ending in a newline."""
     lines = [
-        f"s{index} {storage.size_bytes}B{' external' if storage.external else ''}"
+        f"s{index} {storage.size_bytes}B{' external' if storage.external else ''}{' shared' if storage.shared else ''}"
         for index, storage in enumerate(graph.storages)
     ]
     lines.extend(_render_op(index, op) for index, op in enumerate(graph.ops))
@@ -183,7 +183,7 @@ def _parse_storage(line: _Line, index: int) -> Storage:
     line.expect(f"s{index} ")
     size_bytes = line.integer("a size in bytes")
     line.expect("B")
-    return Storage(size_bytes, line.accept("external"))
+    return Storage(size_bytes, line.accept("external"), line.accept("shared"))
 
 
 def _parse_op(line: _Line, index: int) -> Op:

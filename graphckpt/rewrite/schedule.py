@@ -2,33 +2,44 @@
 
 What enters: the joint graph, its lowering and a checked `Plan`. What leaves: two modules in AOTAutograd's conventions whose
 nodes stand in exactly the plan's order. Recomputed nodes are copies named ``<name>_again``, ``<name>_again_1`` and so on;
-everything else keeps its name. Behind each node that the plan holds stands a fence. The joint graph that came in is not touched.
+everything else keeps its name. Behind each node that the plan holds stands a fence, named ``<name>_held`` after that node. The
+joint graph that came in is not touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from torch import fx
 
 from graphckpt.compat import aot
 from graphckpt.compat.fence import append_fence
+from graphckpt.compat.ordering import ROOM_BYTES
 from graphckpt.ir.graph import OpKind
 from graphckpt.ir.plan import Plan
 from graphckpt.trace.lower import Lowered
 
+_ADDED = re.compile(r"(_again(_\d+)?)?(_held)?$")
+
 
 def split_by_plan(
-    joint: fx.GraphModule, lowered: Lowered, plan: Plan, num_forward_outputs: int
-) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Forward and backward modules that execute ``plan``."""
-    scheduled, saved = _schedule(joint, lowered, plan, num_forward_outputs)
+    joint: fx.GraphModule, lowered: Lowered, plan: Plan, num_forward_outputs: int, room_bytes: Sequence[int] | None = None
+) -> aot.Partition:
+    """Forward and backward modules that execute ``plan``. ``room_bytes``: what is left of a budget at each of its steps, forward's
+    and then backward's; noted with the nodes, for `graphckpt.compat.ordering`."""
+    scheduled, saved = _schedule(joint, lowered, plan, num_forward_outputs, room_bytes)
     return aot.extract_modules(scheduled, saved, num_forward_outputs)
 
 
+def traced_name(name: str) -> str:
+    """What the joint graph calls the value of a copy or a fence of this name; a name that it knows as it is needs no asking."""
+    return _ADDED.sub("", name)
+
+
 def _schedule(
-    joint: fx.GraphModule, lowered: Lowered, plan: Plan, num_forward_outputs: int
+    joint: fx.GraphModule, lowered: Lowered, plan: Plan, num_forward_outputs: int, room_bytes: Sequence[int] | None
 ) -> tuple[fx.GraphModule, list[fx.Node]]:
     """The joint graph rebuilt in the plan's order, and the nodes of it that backward reads from forward."""
     graph = fx.Graph()
@@ -37,12 +48,13 @@ def _schedule(
         if op.kind in (OpKind.INPUT, OpKind.TANGENT):
             latest[node] = graph.node_copy(node, lambda n: latest[n])
     hold = frozenset(plan.hold)
-    _emit(graph, lowered, plan.forward, hold, latest)
+    room = iter(room_bytes if room_bytes is not None else [0] * (len(plan.forward) + len(plan.backward)))
+    _emit(graph, lowered, plan.forward, hold, latest, room)
     available = dict(latest)
     first_backward = set(latest.values())
     results = aot.joint_outputs(joint, num_forward_outputs)
     forward_results = [available.get(out, out) if isinstance(out, fx.Node) else out for out in results.forward]
-    read = _emit(graph, lowered, plan.backward, hold, latest)
+    read = _emit(graph, lowered, plan.backward, hold, latest, room)
     backward_results = [latest[out] if isinstance(out, fx.Node) else out for out in results.backward]
     read += [out for out in backward_results if isinstance(out, fx.Node)]
     output = joint.graph.find_nodes(op="output")[0]
@@ -52,7 +64,12 @@ def _schedule(
 
 
 def _emit(
-    graph: fx.Graph, lowered: Lowered, steps: Sequence[int], hold: frozenset[int], latest: dict[fx.Node, fx.Node]
+    graph: fx.Graph,
+    lowered: Lowered,
+    steps: Sequence[int],
+    hold: frozenset[int],
+    latest: dict[fx.Node, fx.Node],
+    room: Iterator[int],
 ) -> list[fx.Node]:
     """Append the steps, each reading the latest copies; returns every node that was read."""
     read: list[fx.Node] = []
@@ -61,7 +78,7 @@ def _emit(
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: latest[n])
         name = f"{node.name}_again" if node in latest else node.name
         copied = graph.create_node(node.op, node.target, args, kwargs, name, node.type)
-        copied.meta = dict(node.meta)
+        copied.meta = {**node.meta, ROOM_BYTES: next(room)}
         read += copied.all_input_nodes
         latest[node] = append_fence(graph, copied) if step in hold else copied
     return read

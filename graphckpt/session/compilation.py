@@ -18,7 +18,7 @@ from graphckpt.config import Options
 from graphckpt.cost.roofline import spec_for
 from graphckpt.cost.workspace import WorkspaceMeter
 from graphckpt.eager import EagerLowerer
-from graphckpt.errors import BudgetInfeasible, GraphckptError, PlanError, UnsupportedGraph
+from graphckpt.errors import BudgetInfeasible, GraphckptError, OptionError, PlanError, UnsupportedGraph
 from graphckpt.inductor import DryLowerer
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
@@ -88,19 +88,22 @@ class Compilation:
         static_lifetime_input_indices: Sequence[int] | None = None,
         **_: object,
     ) -> Partition:
-        """What Inductor calls with the joint graph."""
-        self.planned = True
+        """What Inductor calls with the joint graph. ``record`` is then that of the plan handed back; None where there is none."""
+        self.planned, self.record = True, None
         given = JointGraph(joint, joint_inputs, num_fwd_outputs, static_lifetime_input_indices)
         try:
-            return self._plan(given)
+            planned, record = self._plan(given)
         except Exception as error:
             if not self._may_go_unplanned(error):
                 raise
-            self.lowerings.settle((), hold_order=False)
+            # Out of the cache it would come without the warning.
+            self.lowerings.give_up(cached=not is_limited(self.options))
             _logger.warning(
                 "graphckpt: this graph is NOT bound by the budget, Inductor partitions it: %s: %s", type(error).__name__, error
             )
             return stock_only(given)
+        self._publish(planned, record)
+        return planned.forward, planned.backward
 
     def _may_go_unplanned(self, error: Exception) -> bool:
         """Whether a graph that could not be planned is Inductor's to partition; a refusal that the user must see never is."""
@@ -108,7 +111,8 @@ class Compilation:
             return False
         return self.options.on_infeasible != "error" or not is_limited(self.options)
 
-    def _plan(self, given: JointGraph) -> Partition:
+    def _plan(self, given: JointGraph) -> tuple[Planned, Record]:
+        """The plan and its record; nobody has heard of them yet, so that a failure leaves nothing to take back."""
         device = self._device()
         meter = WorkspaceMeter(device)
         static = given.static_inputs if given.static_inputs is not None else range(self._num_static(given))
@@ -123,22 +127,32 @@ class Compilation:
         budget = self._budget(planned.stock_step.peak.peak_bytes)
         warn_above_device(budget, self._ledger)
         notes = self._notes(planned, meter, has_checkpoint_tags(given.module))
-        record = describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
-        if self.options.dump:
-            dump_planned(Path(self.options.dump), graph_id, planned, record)
+        return planned, describe(planned, graph_id, budget, lowerer.runs, lowerer.seconds, notes)
+
+    def _publish(self, planned: Planned, record: Record) -> None:
+        self._dump(lambda directory: dump_planned(directory, record.graph_id, planned, record))
         if not planned.choice.fits:
-            self._refuse(planned, budget, record.holders)
+            self._refuse(planned, record.budget, record.holders)
         self.record = record
         self.journal.add(record)
         directory = caches.report_directory()
         if directory is not None:
             ReportStore(directory).save(self.key, replace(record, graph_id=0))
-        return planned.forward, planned.backward
 
     def _dump_lowered(self, graph_id: int) -> Callable[[Graph, Plan], None]:
         """Writes the graph before it is planned, so that a failure leaves it behind."""
-        directory = self.options.dump
-        return lambda graph, stock: dump_graph(Path(directory), graph_id, graph, stock) if directory else None
+        return lambda graph, stock: self._dump(lambda directory: dump_graph(directory, graph_id, graph, stock))
+
+    def _dump(self, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill the directory of the dump, if one was asked for."""
+        if not self.options.dump:
+            return
+        try:
+            write(Path(self.options.dump))
+        except OSError as error:
+            # Not an error of planning, which may leave a graph to Inductor.
+            wanted = f"option 'dump': a directory that can be written to was wanted, came {self.options.dump!r}"
+            raise OptionError(f"{wanted} ({error}). Name another one, or leave the option out.") from error
 
     def _refuse(self, planned: Planned, budget: Budget, holders: tuple[tuple[str, int], ...]) -> None:
         """Raise, or warn that the smallest plan is over the budget; the bytes named are in the terms of the budget asked for."""

@@ -36,10 +36,11 @@ class Ledger:
     stateless_bytes: int
 
     def optimizer_reserve_bytes(self, optimizer: Literal["adam", "sgd"] | int) -> int:
-        """Bytes to set aside for optimizer state that does not exist yet: two moments for Adam, none for SGD; or as told, until
-        every trainable parameter has state."""
+        """Bytes to set aside for optimizer state that does not exist yet: two moments for Adam, none for SGD. Bytes as told are
+        for all trainable parameters: of them the share of those without state, or all where none is seen."""
         if isinstance(optimizer, int):
-            return optimizer if self.stateless_bytes or not self.trainable_bytes else 0
+            # Rounded up: a budget is a promise.
+            return -(-optimizer * self.stateless_bytes // self.trainable_bytes) if self.trainable_bytes else optimizer
         return _MOMENTS[optimizer] * self.stateless_bytes
 
 

@@ -27,7 +27,7 @@ from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
 from graphckpt.solve.demand import plan_from_saved
-from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, last_resort, pareto
+from graphckpt.solve.frontier import Choice, ExactPeak, Ranked, Ranker, choose, last_resort, pareto
 from graphckpt.solve.order import values_to_hold
 from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
@@ -49,7 +49,8 @@ class JointGraph:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The chosen plan as modules, with everything the record tells about the choice."""
+    """The chosen plan as modules, with everything the record tells about the choice. ``least_time_us``: no plan within the budget
+    takes less by the model (without a budget: no plan of this peak); None if stock's own plan was kept without asking."""
 
     forward: fx.GraphModule
     backward: fx.GraphModule
@@ -62,6 +63,7 @@ class Planned:
     choice: Choice
     plan_seconds: float
     repaired_stock: bool
+    least_time_us: float | None
 
     @property
     def holds_order(self) -> bool:
@@ -106,7 +108,7 @@ def plan_joint(
     # Stock's duplicates and dead code go first; the user's checkpoint regions go if they are to be planned anew.
     joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=replans_regions(options))
     # Stock's own cut is always a candidate.
-    modules = aot.stock_partition(joint, joint_graph.inputs, outputs, joint_graph.static_inputs)
+    modules = aot.stock_partition(joint, joint_graph.inputs, outputs, joint_graph.static_inputs, is_prepared=True)
     started = time.perf_counter()
     lowered = lower_joint(joint, outputs)
     stock = plan_of_modules(lowered, "stock", *modules)
@@ -127,25 +129,34 @@ def plan_joint(
     if options.policy is None and stock_step.peak.peak_bytes <= allowance_bytes:
         alone = (Ranked(stock, stock_step.peak.peak_bytes, stock_step.time_us),)
         fits = Choice(0, stock_step.peak.peak_bytes, True, ((0, stock_step.peak.peak_bytes),))
-        return Planned(*modules, lowered, stock, stock, stock_step, stock_step, alone, fits, plan_seconds, repairs)
+        return Planned(*modules, lowered, stock, stock, stock_step, stock_step, alone, fits, plan_seconds, repairs, None)
 
     # The frontier, from the model; then the budget's choice among it, by exact peaks.
     started = time.perf_counter()
-    frontier = build_frontier(lowered, stock, stock_step, options.policy, lowerer.spec)
+    materialised = materialised_ops(lowered.graph, stock, stock_step)
+    ranker = ranker_for(lowered.graph, stock, materialised, stock_step.time_us, lowerer.spec)
+    frontier = rank_plans(lowered.graph, stock, ranker, options.policy)
     plan_seconds += time.perf_counter() - started
+    # Estimates that are too small make room look larger than it is.
+    trust = min(1.0, frontier[0].estimated_peak_bytes / max(1, stock_step.peak.peak_bytes))
 
-    def exact_peak(index: int) -> int:
+    def exact_peak(index: int, may_spend: bool) -> int:
+        # Fusions over a distance are what may be bought; a plan that is asked for by its name is to be small.
+        limit_bytes = trust * allowance_bytes if may_spend and is_budgeted(options) else 0
         plan = frontier[index].plan
         plan = replace(plan, hold=values_to_hold(lowered.graph, plan))
         check_plan(lowered.graph, plan)
-        split = split_by_plan(joint, lowered, plan, outputs)
+        split = split_by_plan(joint, lowered, plan, outputs, ranker.room_bytes(plan, limit_bytes))
         candidates[index] = _Candidate(plan, split, lowerer.lower(*split, hold_order=True))
         return candidates[index].step.peak.peak_bytes
 
     choice = _choose(frontier, options.policy, allowance_bytes, exact_peak, stock_step.peak.peak_bytes)
     chosen = candidates[choice.index]
+    started = time.perf_counter()
+    least_us = ranker.time_bound().time_us(allowance_bytes if is_budgeted(options) else choice.peak_bytes)
+    plan_seconds += time.perf_counter() - started
     return Planned(
-        *chosen.modules, lowered, chosen.plan, stock, stock_step, chosen.step, frontier, choice, plan_seconds, repairs
+        *chosen.modules, lowered, chosen.plan, stock, stock_step, chosen.step, frontier, choice, plan_seconds, repairs, least_us
     )
 
 
@@ -156,7 +167,12 @@ def replans_regions(options: Options) -> bool:
 
 def is_limited(options: Options) -> bool:
     """Whether a budget or a policy was asked for; otherwise the graph is Inductor's own."""
-    return options.budget is not None or options.activation_budget is not None or options.policy is not None
+    return is_budgeted(options) or options.policy is not None
+
+
+def is_budgeted(options: Options) -> bool:
+    """Whether there is a number of bytes to keep."""
+    return options.budget is not None or options.activation_budget is not None
 
 
 def stock_only(joint_graph: JointGraph) -> aot.Partition:
@@ -191,26 +207,22 @@ def plan_of_modules(lowered: Lowered, name: str, forward: fx.GraphModule, backwa
     return Plan(name, *passes)
 
 
-def build_frontier(
-    lowered: Lowered, stock: Plan, stock_step: DryStep, policy: str | None, spec: DeviceSpec
-) -> tuple[Ranked, ...]:
-    """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
-    materialised = materialised_ops(lowered.graph, stock, stock_step)
-    return rank_plans(lowered.graph, stock, materialised, stock_step.time_us, policy, spec)
-
-
-def rank_plans(
-    graph: Graph, stock: Plan, materialised: Sequence[bool], stock_time_us: float, policy: str | None, spec: DeviceSpec
-) -> tuple[Ranked, ...]:
-    """`build_frontier` of a graph whose buffers are known."""
+def ranker_for(
+    graph: Graph, stock: Plan, materialised: Sequence[bool], stock_time_us: float, spec: DeviceSpec
+) -> Ranker:
+    """What gives plans of one graph the model's figures."""
     again_us = recompute_times_us(graph, materialised, spec)
     write_us = saving_times_us(graph, materialised, spec)
-    situation = survey(graph, stock)
     # The caller drops its outputs when forward returns, all but the loss: they are not part of the peak of backward.
     held = tuple(out for out in graph.forward_outputs if value_bytes(graph, [out]) <= _LOSS_BYTES)
-    ranker = Ranker(replace(graph, forward_outputs=held), stock, stock_time_us, materialised, again_us, write_us)
+    return Ranker(replace(graph, forward_outputs=held), stock, stock_time_us, materialised, again_us, write_us)
+
+
+def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) -> tuple[Ranked, ...]:
+    """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
+    situation = survey(graph, stock)
     if policy is None or policy == "smallest" or policy.startswith("index:"):
-        problem = state_saving(graph, stock, situation.always_saved, again_us, write_us)
+        problem = state_saving(graph, stock, situation.always_saved, ranker.again_us, ranker.write_us)
         plans = chain(candidate_plans(situation), saving_plans(situation, problem))
         return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, graph))
     named = [stock] if policy == "stock" else [stock, named_plan(situation, policy)]
@@ -235,7 +247,7 @@ def _choose(
     frontier: Sequence[Ranked],
     policy: str | None,
     allowance_bytes: int,
-    exact_peak: Callable[[int], int],
+    exact_peak: ExactPeak,
     stock_peak_bytes: int,
 ) -> Choice:
     """The budget's choice, or the one a policy names."""
@@ -248,5 +260,5 @@ def _choose(
     if index >= len(frontier):
         count = len(frontier)
         raise OptionError(f"policy {policy!r} was wanted, but the frontier of this graph has {count} plans, from index:0 on")
-    peak_bytes = exact_peak(index) if index else stock_peak_bytes
+    peak_bytes = exact_peak(index, True) if index else stock_peak_bytes
     return Choice(index, peak_bytes, peak_bytes <= allowance_bytes, ((index, peak_bytes),))

@@ -1,11 +1,12 @@
 """The frontier of a graph: its plans from fastest to smallest, and the choice a budget makes among them.
 
-The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need less memory than
-every faster one. The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice lowers few
-plans: it starts at the first whose corrected estimate fits, and goes towards smaller ones while the exact peak does not, or looks
-once at a faster one where the exact peak is smaller than was thought.
+The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need noticeably less
+memory than every faster one. The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice
+lowers few plans: it starts at the first whose corrected estimate fits. Where its exact peak does not, a smaller one is looked at,
+with caution; where it is smaller than was thought, a faster one, once. The first look, and that at a faster plan, may spend what
+the budget leaves; later ones are at plans as small as they get.
 
-Not guaranteed: that no faster plan of the frontier fits too.
+Not guaranteed: that no faster plan of the frontier fits too, nor, where estimates fail twice, how many plans are lowered.
 """
 
 from __future__ import annotations
@@ -14,13 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphckpt.ir.graph import Graph
+from graphckpt.ir.peak import Timeline
 from graphckpt.ir.plan import Plan, recomputed_values, saved_values
+from graphckpt.solve.bound import TimeBound, bound_times
 from graphckpt.solve.engine import Engine
 from graphckpt.solve.segments import base_of
 
-# Dry lowerings, stock's own among them, that are spent on a faster plan or on a smaller one.
-_LOOKS = 3
-_LAST_RESORTS = _LOOKS - 1
+# (plan of the frontier, whether it may spend what the budget leaves) -> its exact peak. Slow.
+ExactPeak = Callable[[int, bool], int]
+
+# So many of the smallest plans are lowered before giving up.
+_LAST_RESORTS = 2
+# Of stock's peak: a plan that gains less than that over a faster one is the same plan, for more time.
+_LEAST_GAIN = 1 / 512
+# An estimate that was too small once is trusted that much less the next time.
+_CAUTION = 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen: its place in the frontier, its exact peak, whether that fits, and every exact peak that was looked at."""
+    """What was chosen: its place in the frontier, its exact peak, whether that fits, and exact peaks: of the plans that were
+    found to fit, and of those lowered as small as they get."""
 
     index: int
     peak_bytes: int
@@ -55,23 +65,37 @@ class Ranker:
         again_us: Sequence[float],
         write_us: Sequence[float],
     ) -> None:
-        self._graph = graph
+        self._graph, self._stock, self._stock_time_us = graph, stock, stock_time_us
         self._base = base_of(graph)
         self._engine = Engine(graph)
         self._materialised = tuple(materialised)
-        self._again_us = again_us
-        self._write_us = write_us
+        self.again_us = again_us
+        self.write_us = write_us
         self._fixed_us = stock_time_us - self._extra_us(stock, self._saved(stock))
 
     def rank(self, plan: Plan) -> Ranked:
-        """The peak and the time of a step by ``plan``. What it saves has a buffer, whatever stock does."""
+        """The peak and the time of a step by ``plan``."""
         saved = self._saved(plan)
+        return Ranked(plan, self._timeline(plan, saved).peak_bytes, self._fixed_us + self._extra_us(plan, saved))
+
+    def room_bytes(self, plan: Plan, limit_bytes: float) -> list[int]:
+        """What ``limit_bytes`` leaves at each step of ``plan``, forward's and then backward's; 0 where it is exceeded."""
+        return [max(0, int(limit_bytes - live)) for live in self._timeline(plan, self._saved(plan)).live_bytes]
+
+    def time_bound(self) -> TimeBound:
+        """What no plan of this graph can take less than, by its peak."""
+        return bound_times(
+            self._graph, self._stock, self._stock_time_us, self._materialised, self.again_us, self.write_us
+        )
+
+    def _timeline(self, plan: Plan, saved: frozenset[int]) -> Timeline:
+        """What is saved has a buffer, whatever stock does."""
         real = [is_real or index in saved for index, is_real in enumerate(self._materialised)]
-        return Ranked(plan, self._engine.timeline(plan, real).peak_bytes, self._fixed_us + self._extra_us(plan, saved))
+        return self._engine.timeline(plan, real)
 
     def _extra_us(self, plan: Plan, saved: frozenset[int]) -> float:
-        again = sum(self._again_us[index] for index in recomputed_values(self._graph, plan))
-        return again + sum(self._write_us[index] for index in saved)
+        again = sum(self.again_us[index] for index in recomputed_values(self._graph, plan))
+        return again + sum(self.write_us[index] for index in saved)
 
     def _saved(self, plan: Plan) -> frozenset[int]:
         """What has the memory of the saved values: of a view what it looks at."""
@@ -79,62 +103,72 @@ class Ranker:
 
 
 def pareto(ranked: Sequence[Ranked], admits: Callable[[Plan], bool] = lambda plan: True) -> tuple[Ranked, ...]:
-    """Stock's plan, which is the first, then from fastest to smallest those that need less memory than every faster one.
+    """Stock's plan, which is the first, then from fastest to smallest those that need noticeably less memory than every faster one.
 
     ``admits``: whether a plan is legal; asked of those alone that would be kept.
     """
     stock = ranked[0]
     frontier = [stock]
+    least_bytes = stock.estimated_peak_bytes * _LEAST_GAIN
     for entry in sorted(ranked[1:], key=lambda r: (r.time_us, r.estimated_peak_bytes)):
-        is_better = entry.estimated_peak_bytes < frontier[-1].estimated_peak_bytes and entry.time_us >= stock.time_us
-        if is_better and admits(entry.plan):
+        gain_bytes = frontier[-1].estimated_peak_bytes - entry.estimated_peak_bytes
+        if gain_bytes > least_bytes and entry.time_us >= stock.time_us and admits(entry.plan):
             frontier.append(entry)
     return tuple(frontier)
 
 
-def choose(
-    frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: Callable[[int], int], stock_peak_bytes: int
-) -> Choice:
+def choose(frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: ExactPeak, stock_peak_bytes: int) -> Choice:
     """The fastest plan of the frontier found to fit ``allowance_bytes``.
 
-    ``exact_peak(i)``: the exact peak of plan ``i`` (slow); ``stock_peak_bytes``: that of plan 0, known already. If nothing fits,
-    the smallest plan that was looked at comes back with ``fits=False``.
+    ``stock_peak_bytes``: the exact peak of plan 0, known already. If nothing fits, the smallest plan that was looked at comes back
+    with ``fits=False``.
     """
     looked_at = {0: stock_peak_bytes}
     if stock_peak_bytes <= allowance_bytes:
         return Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
-    correction = stock_peak_bytes / max(1, frontier[0].estimated_peak_bytes)
+    # Stock's order is Inductor's own; where it needs less than the model thinks, our plans need not.
+    correction = max(1.0, stock_peak_bytes / max(1, frontier[0].estimated_peak_bytes))
     index = 0
+    may_spend = True
     while (index := _next_fitting(frontier, index + 1, allowance_bytes, correction)) < len(frontier):
-        looked_at[index] = exact_peak(index)
-        if looked_at[index] <= allowance_bytes:
-            return _faster(frontier, index, allowance_bytes, exact_peak, looked_at)
-        correction = max(correction, looked_at[index] / max(1, frontier[index].estimated_peak_bytes))
+        peak_bytes = exact_peak(index, may_spend)
+        if peak_bytes <= allowance_bytes:
+            looked_at[index] = peak_bytes
+            return _faster(frontier, index, allowance_bytes, exact_peak, looked_at) if may_spend else _found(index, looked_at)
+        if not may_spend:
+            looked_at[index] = peak_bytes
+        may_spend = False
+        correction = _CAUTION * max(correction, peak_bytes / max(1, frontier[index].estimated_peak_bytes))
     return last_resort(frontier, allowance_bytes, exact_peak, looked_at)
 
 
 def _faster(
-    frontier: Sequence[Ranked], index: int, allowance_bytes: int, exact_peak: Callable[[int], int], looked_at: dict[int, int]
+    frontier: Sequence[Ranked], index: int, allowance_bytes: int, exact_peak: ExactPeak, looked_at: dict[int, int]
 ) -> Choice:
     """Plan ``index``, or a faster one that fits too: worth a second look where the first one showed estimates to be too large."""
     ratio = looked_at[index] / max(1, frontier[index].estimated_peak_bytes)
     faster = _next_fitting(frontier, 1, allowance_bytes, ratio)
-    if faster < index and faster not in looked_at and len(looked_at) < _LOOKS:
-        looked_at[faster] = exact_peak(faster)
-        if looked_at[faster] <= allowance_bytes:
-            index = faster
+    if faster < index:
+        peak_bytes = exact_peak(faster, True)
+        if peak_bytes <= allowance_bytes:
+            looked_at[faster] = peak_bytes
+            return _found(faster, looked_at)
+    return _found(index, looked_at)
+
+
+def _found(index: int, looked_at: dict[int, int]) -> Choice:
     return Choice(index, looked_at[index], True, tuple(looked_at.items()))
 
 
 def last_resort(
-    frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: Callable[[int], int], looked_at: dict[int, int]
+    frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: ExactPeak, looked_at: dict[int, int]
 ) -> Choice:
     """The first of the smallest plans to fit, or the smallest of them: estimates this close cannot tell which one it is."""
     for index in range(len(frontier) - 1, max(0, len(frontier) - 1 - _LAST_RESORTS), -1):
         if index not in looked_at:
-            looked_at[index] = exact_peak(index)
+            looked_at[index] = exact_peak(index, False)
         if looked_at[index] <= allowance_bytes:
-            return Choice(index, looked_at[index], True, tuple(looked_at.items()))
+            return _found(index, looked_at)
     smallest = min(looked_at, key=lambda i: (looked_at[i], i))
     return Choice(smallest, looked_at[smallest], looked_at[smallest] <= allowance_bytes, tuple(looked_at.items()))
 

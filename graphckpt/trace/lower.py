@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import fx
@@ -60,12 +60,13 @@ def lower_joint(joint: fx.GraphModule, num_forward_outputs: int) -> Lowered:
         if node.op != "output":
             _lower_node(builder, node, mutated)
     results = aot.joint_outputs(joint, num_forward_outputs)
-    graph = Graph(
-        tuple(builder.ops),
-        tuple(builder.storages),
-        tuple(builder.number[out] for out in results.forward if isinstance(out, fx.Node)),
-        tuple(builder.number[out] for out in results.backward if isinstance(out, fx.Node)),
+    returned, gradients = (
+        tuple(builder.number[out] for out in outs if isinstance(out, fx.Node)) for outs in (results.forward, results.backward)
     )
+    tangents = (index for index, op in enumerate(builder.ops) if op.kind is OpKind.TANGENT)
+    shared = {storage for index in (*returned, *tangents) for storage in builder.ops[index].storages}
+    storages = tuple(replace(storage, shared=number in shared) for number, storage in enumerate(builder.storages))
+    graph = Graph(tuple(builder.ops), storages, returned, gradients)
     return Lowered(graph, tuple(builder.nodes), {node.name: i for i, node in enumerate(builder.nodes)})
 
 

@@ -15,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 from graphckpt.compat.fence import HOLD, append_fence
 from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import OpKind
-from graphckpt.rewrite.schedule import split_by_plan
+from graphckpt.rewrite.schedule import split_by_plan, traced_name
 from graphckpt.solve.policies import candidate_plans
 from tests.compat.lowered import kernels, lowered, peak_bytes
 from tests.joint import Joint, assert_same, captured, run_joint, run_split
@@ -54,6 +54,7 @@ def test_a_fence_is_appended_with_the_facts_of_its_value() -> None:
     assert list(graph.nodes)[-1] is fence
     assert fence.args == (value,)
     assert fence.meta == value.meta
+    assert fence.name == "exp_default_held"
     fence.meta["tag"] = "backward"
     assert value.meta["tag"] == "forward"
 
@@ -149,4 +150,5 @@ def test_modules_with_everything_held_compute_the_same(name: str) -> None:
             (value,) = fence.all_input_nodes
             assert list(value.users) == [fence]
             assert value.next is fence
+            assert joint.lowered.index[traced_name(fence.name)] in held.hold
         assert_same(run_split(joint, *modules), run_joint(joint))

@@ -11,9 +11,13 @@ from torch._inductor import config as inductor_config
 from torch._inductor.choices import InductorChoices
 from torch._inductor.virtualized import V
 
+from graphckpt.compat import ordering
+from graphckpt.compat.buffers import buffer_bytes
 from graphckpt.compat.fence import HOLD
-from graphckpt.compat.ordering import in_traced_order, order_held
-from tests.compat.lowered import kernels, lowered, peak_bytes
+from graphckpt.compat.ordering import ROOM_BYTES, in_traced_order, order_held
+from graphckpt.compat.takeover import Lowerings
+from graphckpt.errors import UnsupportedGraph
+from tests.compat.lowered import kernels, lowered, lowered_module, peak_bytes, traced
 
 Tensor = torch.Tensor
 SQUARE = (32, 32)
@@ -63,6 +67,16 @@ def test_a_fusion_over_a_distance_is_refused_where_it_keeps_more_than_it_makes()
     assert kernels(stock, *names) == [["mm"], ["mm_1"], ["sum_1", "mul"]]
     assert kernels(held, *names) == [["mm"], ["sum_1"], ["mm_1"], ["mul"]]
     assert peak_bytes(held) < peak_bytes(stock)
+
+
+@pytest.mark.parametrize(("least_room_bytes", "fused"), [(8192, True), (7000, False)])
+def test_a_fusion_over_a_distance_is_done_where_half_of_the_room_is_enough(least_room_bytes: int, fused: bool) -> None:
+    """The same: the product is 4096 bytes, its row sums 128; the room is that of the narrowest place between them."""
+    module = traced(_sum_read_late, SQUARE, SQUARE)
+    for node in module.graph.nodes:
+        node.meta[ROOM_BYTES] = least_room_bytes if node.name == "mm_1" else 1 << 20
+    lowering = lowered_module(module, Lowerings(), hold_order=True)
+    assert (["sum_1", "mul"] in kernels(lowering, "mm", "mm_1", "sum_1", "mul")) == fused
 
 
 def test_neighbours_are_fused_as_ever() -> None:
@@ -167,3 +181,30 @@ def test_settings_are_restored_after_an_error() -> None:
 def test_kernels_stand_at_the_place_of_their_last_part(kernels_given: list[_Kernel], wanted: str) -> None:
     """f is a fused kernel with parts at the first and the last place; x is an input of the graph."""
     assert "".join(kernel.name for kernel in in_traced_order(kernels_given)) == wanted
+
+
+def test_kernels_that_wait_for_each_other_are_not_lost() -> None:
+    """a, then b and c in a circle, then d behind both."""
+    circle = [_Kernel("a", (0,)), _Kernel("b", (1,), "ac"), _Kernel("c", (2,), "b"), _Kernel("d", (3,), "bc")]
+    with pytest.raises(UnsupportedGraph, match="an order was wanted, but 3 of 4 kernels wait for a circle"):
+        in_traced_order(circle)
+
+
+def test_the_size_of_a_buffer_is_asked_for_once_in_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sums of a product, each of which might be fused with what reads it behind another product."""
+    asked: list[str] = []
+
+    def counted(name: str) -> int:
+        asked.append(name)
+        return buffer_bytes(name)
+
+    def function(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        early = torch.mm(x, w)
+        rows, columns = early.sum(1, keepdim=True), early.sum(0, keepdim=True)
+        late = torch.mm(w, w)
+        return torch.mul(late, rows), torch.mul(late, columns)
+
+    monkeypatch.setattr(ordering, "buffer_bytes", counted)
+    lowered(function, SQUARE, SQUARE, hold_order=True)
+    assert asked
+    assert len(asked) == len(set(asked))

@@ -6,6 +6,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch._inductor.virtualized import V
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphckpt.compat import takeover
+from graphckpt.compat.ordering import ROOM_BYTES
 from graphckpt.compat.takeover import KeptLowering, Lowerings, compile_inner_taking_over, lowering_kept, signature
 from graphckpt.errors import UnsupportedGraph
 from tests.compat.lowered import lowered_module
@@ -80,24 +82,47 @@ def test_another_graph_is_lowered_itself() -> None:
     assert lowerings.kept == {}
 
 
+@pytest.mark.parametrize(("dry", "real"), [(True, True), (True, False), (False, True)])
+def test_an_order_that_was_held_dry_is_taken_over_where_it_is_to_be_held(dry: bool, real: bool) -> None:
+    module, inputs = _traced()
+    module.graph.find_nodes(op="output")[0].meta["user_visible_output_idxs"] = [0]
+    lowerings = Lowerings()
+    lowered_module(module, lowerings, hold_order=dry)
+    lowerings.settle(lowerings.kept, hold_order=real)
+    _compile(lowerings, module, inputs)
+    assert lowerings.taken == (dry == real)
+
+
+def test_room_is_part_of_the_signature_where_order_is_held() -> None:
+    signatures = set[str]()
+    for hold_order in (False, True):
+        for room_bytes in (0, 64):
+            module, inputs = _traced()
+            next(iter(module.graph.nodes)).meta[ROOM_BYTES] = room_bytes
+            signatures.add(signature(module, inputs, CALL, hold_order=hold_order))
+    assert len(signatures) == 3
+
+
 def test_the_signature_is_the_graph_its_inputs_and_how_it_is_called() -> None:
     module, inputs = _traced()
-    same = signature(module, inputs, CALL)
-    assert signature(*_traced(), CALL) == same
-    assert signature(module, inputs, {**CALL, "cpp_wrapper": None}) == same
+    signed = partial(signature, hold_order=True)
+    same = signed(module, inputs, CALL)
+    assert signed(*_traced(), CALL) == same
+    assert signed(module, inputs, {**CALL, "cpp_wrapper": None}) == same
     turned = [inputs[0], inputs[1].t()]
     others = [
-        signature(*_traced(lambda x, w: (torch.mm(x, w),)), CALL),
-        signature(*_traced(rows=6), CALL),
-        signature(module, turned, CALL),
-        signature(module, [inputs[0], inputs[1].double()], CALL),
-        signature(module, [inputs[0], 8], CALL),
-        signature(module, inputs, {**CALL, "is_backward": True}),
-        signature(module, inputs, {**CALL, "static_input_idxs": [1]}),
-        signature(module, inputs, {**CALL, "is_inference": True}),
+        signature(module, inputs, CALL, hold_order=False),
+        signed(*_traced(lambda x, w: (torch.mm(x, w),)), CALL),
+        signed(*_traced(rows=6), CALL),
+        signed(module, turned, CALL),
+        signed(module, [inputs[0], inputs[1].double()], CALL),
+        signed(module, [inputs[0], 8], CALL),
+        signed(module, inputs, {**CALL, "is_backward": True}),
+        signed(module, inputs, {**CALL, "static_input_idxs": [1]}),
+        signed(module, inputs, {**CALL, "is_inference": True}),
     ]
     module.graph.find_nodes(op="output")[0].meta["user_visible_output_idxs"] = [0]
-    others.append(signature(module, inputs, CALL))
+    others.append(signed(module, inputs, CALL))
     assert len({same, *others}) == 1 + len(others)
 
 
@@ -179,12 +204,12 @@ def test_two_threads_do_not_put_back_each_others_replacements() -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def second() -> None:
-        with lowering_kept(Lowerings(), []):
+        with lowering_kept(Lowerings(), [], hold_order=False):
             entered.set()
             assert leave.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
-        with lowering_kept(Lowerings(), []):
+        with lowering_kept(Lowerings(), [], hold_order=False):
             other = pool.submit(second)
             assert not entered.wait(0.2)
         assert entered.wait(60)
@@ -196,7 +221,7 @@ def test_a_thread_with_another_backend_gets_inductors_own() -> None:
     """Two threads: one is about to lower dry, the other compiles the same products as stock does."""
     module, inputs = _traced()
     x, w = torch.rand(4, 8), torch.rand(8, 8)
-    with ThreadPoolExecutor(1) as pool, lowering_kept(Lowerings(), []):
+    with ThreadPoolExecutor(1) as pool, lowering_kept(Lowerings(), [], hold_order=False):
         compiled = pool.submit(lambda: inductor_compile.compile_fx_inner(module, inputs, **CALL)).result(120)
     (product,) = compiled([x, w])
     torch.testing.assert_close(product, x @ w @ w)

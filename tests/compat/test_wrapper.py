@@ -248,6 +248,13 @@ def test_what_cannot_be_read_is_refused(body: str, message: str) -> None:
         _read(body)
 
 
+@pytest.mark.parametrize("call", ["torch.ops.aten.topk.default(x, 2)", "extern_kernels.mm(x, x)", "x[0].sum(dim=0)"])
+def test_a_result_that_the_graph_does_not_know_is_refused(call: str) -> None:
+    """It would count nothing."""
+    with pytest.raises(UnsupportedGraph, match="a statement whose memory is known was wanted, 'buf0 = "):
+        _read(f"x, = args\nbuf0 = {call}", elements={"buf0": ()})
+
+
 def test_a_text_without_a_call_is_refused() -> None:
     with pytest.raises(UnsupportedGraph, match=r"a function call\(args\) was wanted"):
         read_program("def main(): pass", BufferFacts(lambda name: ((name, len(name)),), {}, len))

@@ -226,8 +226,9 @@ def test_a_fusible_last_reader_writes_over_its_input() -> None:
         ("s2 16B", "s2 12B", (16, 28, 28, 32)),
         ("mm(%3)", "mm(%3, %1)", (16, 32, 32, 48)),
         ("forward_outputs %4", "forward_outputs %4 %1", (16, 32, 32, 48)),
+        ("s1 16B", "s1 16B shared", (16, 32, 16, 32)),
     ],
-    ids=["not fusible", "other size", "read later", "held by the caller"],
+    ids=["not fusible", "other size", "read later", "held by the caller", "shared"],
 )
 def test_no_takeover(old: str, new: str, live: tuple[int, ...]) -> None:
     """The same chain, with relu no longer allowed to write over the first mm."""

@@ -15,11 +15,12 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
 from graphckpt.compat import aot
+from graphckpt.compat.ordering import ROOM_BYTES
 from graphckpt.errors import PlanError
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.graph import OpKind, Phase
 from graphckpt.ir.plan import Plan, recomputed_values
-from graphckpt.rewrite.schedule import split_by_plan
+from graphckpt.rewrite.schedule import split_by_plan, traced_name
 from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.policies import candidate_plans, checkpoint_first, survey
 from graphckpt.solve.segments import cut_at
@@ -52,6 +53,22 @@ def _random_plan(joint: Joint, rng: random.Random) -> Plan:
     cuts = sorted(rng.sample(range(len(order)), min(len(order), rng.randint(0, 3))))
     of_op = cut_at(graph, order, cuts).of_op
     return plan_from_saved(graph, "random", saved, of_op, joint.situation.backward_order)
+
+
+def test_nodes_know_the_room_at_their_step() -> None:
+    """A plan that saves nothing, with room for 100 bytes at its first step, 101 at the next, and so on."""
+    joint = captured("mlp")
+    plan = plan_from_saved(joint.lowered.graph, "p", (), [0] * len(joint.lowered.graph.ops), joint.situation.backward_order)
+    room = range(100, 100 + len(plan.forward) + len(plan.backward))
+    modules = split_by_plan(joint.module, joint.lowered, plan, joint.num_outputs, room)
+    assert recomputed_values(joint.lowered.graph, plan)
+    for module, steps, first in ((modules[0], plan.forward, 100), (modules[1], plan.backward, 100 + len(plan.forward))):
+        noted = {node.name: node.meta.get(ROOM_BYTES) for node in module.graph.nodes}
+        seen = set(plan.forward) if module is modules[1] else set[int]()
+        for place, step in enumerate(steps):
+            name = joint.lowered.graph.ops[step].name
+            assert noted[f"{name}_again" if step in seen else name] == first + place
+        assert {noted[node.name] for node in module.graph.find_nodes(op="placeholder")} == {None}
 
 
 def test_stock_is_no_oracle_for_a_buffer_that_is_read_and_then_written_to() -> None:
@@ -130,6 +147,13 @@ def test_copies_are_named_again() -> None:
     for module in (forward, backward):
         names = [node.name for node in module.graph.nodes]
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["mul_3", "view", "again"])
+def test_what_is_added_to_a_name_can_be_taken_off(name: str) -> None:
+    """Of the first copy, of a third, and of their fences."""
+    for added in ("", "_again", "_again_2", "_held", "_again_held", "_again_2_held"):
+        assert traced_name(name + added) == name
 
 
 @pytest.mark.parametrize("name", ["mlp", "convolution", "several results"])

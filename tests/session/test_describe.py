@@ -4,6 +4,7 @@
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,8 @@ def test_the_frontier_has_exact_peaks_where_plans_were_lowered() -> None:
     assert exact == dict(planned.choice.looked_at)
     assert record.smallest_peak_bytes == min(exact.values()) == record.predicted_peak_bytes
     assert record.dry_lowerings == len(exact)
+    assert record.gap.endswith(" %")
+    assert float(record.gap.removesuffix(" %")) >= 0
 
 
 def test_holders_are_named_by_what_was_traced() -> None:
@@ -91,6 +94,14 @@ def test_holders_are_named_by_what_was_traced() -> None:
     assert [size for _, size in named] == sorted((size for _, size in named), reverse=True)
     assert named[-1] == ("buf7", 1)
     assert any("layers.1.linear aten.addmm.default 4x8 models.py:" in text for text, _ in named)
+
+
+@pytest.mark.parametrize("added", ["", "_again", "_again_1", "_held", "_again_1_held"])
+def test_a_copy_and_a_fence_are_named_by_what_was_traced(added: str) -> None:
+    planned, _ = _described("mlp")
+    peak = replace(planned.step.peak, holders=((f"addmm_1{added}", 128),))
+    ((text, _),) = name_holders(planned.lowered.graph, replace(planned.step, peak=peak))
+    assert "layers.1.linear aten.addmm.default 4x8 models.py:" in text
 
 
 def test_what_was_measured_is_handed_on() -> None:

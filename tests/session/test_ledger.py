@@ -198,14 +198,15 @@ def test_an_optimizer_that_failed_to_be_made_does_not_disturb() -> None:
         ("adam", 0, 0),
         ("sgd", 100, 0),
         ("sgd", 40, 0),
-        (7, 100, 7),
-        (7, 40, 7),
+        (50, 100, 50),
+        (50, 40, 20),
+        (7, 40, 3),
         (7, 0, 0),
         (0, 100, 0),
     ],
 )
 def test_the_reserve(optimizer: str | int, stateless_bytes: int, reserve_bytes: int) -> None:
-    """100 trainable bytes: state is to come for those that have none; as told until none is to come."""
+    """100 trainable bytes: state is to come for those that have none; of bytes as told their share, rounded up."""
     assert Ledger(0, 100, 0, 0, stateless_bytes).optimizer_reserve_bytes(optimizer) == reserve_bytes
 
 

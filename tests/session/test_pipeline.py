@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from graphckpt.compat import aot
+from graphckpt.compat.ordering import ROOM_BYTES
 from graphckpt.config import Options, resolve
 from graphckpt.errors import OptionError
 from graphckpt.ir.check import check_graph, check_plan
@@ -77,6 +78,32 @@ def test_a_tight_budget_recomputes_and_the_modules_are_the_plan() -> None:
     assert lowerer.runs == len(planned.choice.looked_at)
     crossing = {node.name for node in _placeholders(planned)} & {graph.ops[i].name for i in plan.forward}
     assert crossing == {graph.ops[i].name for i in saved_values(graph, plan)}
+
+
+def _rooms(planned: Planned) -> set[int]:
+    nodes = (node for module in (planned.forward, planned.backward) for node in module.graph.nodes)
+    return {node.meta[ROOM_BYTES] for node in nodes if ROOM_BYTES in node.meta}
+
+
+def test_what_a_budget_leaves_may_be_spent_and_without_one_nothing() -> None:
+    """The same attention: under a budget just below its bytes nodes have room, none more than that; by name they have none."""
+    free, _ = _plan("attention")
+    less_bytes = free.step.peak.peak_bytes - 1
+    budgeted, _ = _plan("attention", less_bytes, activation_budget=str(less_bytes))
+    assert budgeted.choice.fits
+    assert 0 < max(_rooms(budgeted)) <= less_bytes
+    for policy in ("smallest", "full"):
+        assert _rooms(_plan("attention", policy=policy)[0]) == {0}
+
+
+def test_no_plan_is_faster_than_the_least_time() -> None:
+    """By the model: of the budget that was kept, and of a named policy's own peak; stock's plan alone is held against nothing."""
+    free, _ = _plan("attention")
+    half_bytes = free.step.peak.peak_bytes // 2
+    for planned in (_plan("attention", half_bytes, activation_budget=str(half_bytes))[0], _plan("attention", policy="full")[0]):
+        assert planned.least_time_us is not None
+        assert 0 < planned.least_time_us <= planned.frontier[planned.choice.index].time_us
+    assert free.least_time_us is None
 
 
 def test_nothing_fits() -> None:

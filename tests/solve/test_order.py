@@ -121,7 +121,7 @@ def _with_products(rng: random.Random, graph: Graph) -> Graph:
 def test_random_backward_passes_stay_legal() -> None:
     """Each operation once and after what it reads; what is neither a product nor a view keeps its order."""
     moved = 0
-    for seed in range(400):
+    for seed in range(800):
         rng = random.Random(seed)
         graph = _with_products(rng, random_graph(rng, rng.randint(4, 40)))
         made = [i for i, op in enumerate(graph.ops) if op.kind in (OpKind.COMPUTE, OpKind.ALIAS)]

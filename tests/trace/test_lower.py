@@ -98,6 +98,15 @@ def test_tangents_are_made_for_backward() -> None:
     assert not [op for op in tangents if joint.lowered.graph.storages[op.storages[0]].external]
 
 
+def test_what_others_may_have_as_well_is_shared() -> None:
+    """Tangents and what forward returns; nothing else, gradients neither."""
+    graph = captured("returned and saved").lowered.graph
+    others = {index for index, op in enumerate(graph.ops) if op.kind is OpKind.TANGENT} | {*graph.forward_outputs}
+    shared = {storage for index in others for storage in graph.ops[index].storages}
+    assert {number for number, storage in enumerate(graph.storages) if storage.shared} == shared
+    assert len(shared) < len(graph.storages)
+
+
 @pytest.mark.parametrize(
     ("name", "target", "reasons"),
     [
