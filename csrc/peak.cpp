@@ -85,12 +85,12 @@ class Walk {
   }
 
   // Rule 7. Runs after all steps, in their order: only then is every last step known.
-  void take_over() {
+  void take_over(int64_t forward_count) {
     for (const Writer& writer : writers_) {
       const Block& own = blocks_[writer.block];
       for (int64_t at = writer.read.begin; at < writer.read.begin + writer.read.count; ++at) {
         Block& old = blocks_[references_[at]];
-        if (old.last_step == own.first_step && old.size_bytes == own.size_bytes && !graph_.shared[old.storage]) {
+        if (old.last_step == own.first_step && old.size_bytes == own.size_bytes && !is_shared(old, forward_count)) {
           --old.last_step;
           break;
         }
@@ -165,6 +165,11 @@ class Walk {
     return value;
   }
 
+  bool is_shared(const Block& block, int64_t forward_count) const {
+    const bool made_again = block.first_step >= forward_count && graph_.kind[block.owner] != GRAPHCKPT_TANGENT;
+    return graph_.shared[block.storage] && !made_again;
+  }
+
   bool share_a_storage(int32_t left, int32_t right) const {
     return std::any_of(graph_.storages.begin(left), graph_.storages.end(left),
                        [&](int32_t storage) { return graph_.storages.has(right, storage); });
@@ -225,7 +230,7 @@ int32_t graphckpt_timeline(const graphckpt_graph* graph, const uint8_t* material
     if (backward_count > 0) walk.allocate_tangents(forward_count);
     for (int64_t step = 0; step < backward_count; ++step) walk.compute(forward_count + step, backward[step]);
     walk.hold(graph->backward_outputs);
-    walk.take_over();
+    walk.take_over(forward_count);
     walk.sum(forward_count, live_bytes, held, peak);
     return GRAPHCKPT_OK;
   } catch (const std::bad_alloc&) {

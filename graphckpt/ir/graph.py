@@ -35,7 +35,7 @@ class Phase(Enum):
 @dataclass(frozen=True, slots=True)
 class Storage:
     """A block of device memory. ``external`` storages exist before the step and are never charged to it. What is ``shared`` may
-    be somebody else's as well, so no kernel writes a new value over it: tangents, and what forward returns."""
+    be somebody else's as well, so no kernel writes over it: tangents, and what forward returns."""
 
     size_bytes: int
     external: bool

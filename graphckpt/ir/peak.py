@@ -16,8 +16,9 @@ A `Graph`, a `Plan` that `graphckpt.ir.check.check_plan` accepts, and optionally
     allocated it (a tangent: after the first backward step). What the latest forward value of each forward output refers to when
     the forward pass ends, and the latest value of each backward output when the backward pass ends, is never freed.
  7. Takeover: if a fusible materialised operation has exactly one storage, not external, and its step is the last to read a block
-    of exactly that size that is not shared, the kernel writes over that block: the old one is freed as the new one is allocated,
-    and the live bytes do not rise. At most one block a step, the first in the order of the inputs.
+    of exactly that size, the kernel writes over that block: the old one is freed as the new one is allocated, and the live bytes
+    do not rise. At most one block a step, the first in the order of the inputs. Not what is shared: a block of a shared storage
+    that a tangent or the forward pass allocated; one that backward computes again is nobody else's.
  8. The live bytes of a step are those after its allocations and before its frees.
 
 Not modelled: workspaces inside a kernel, fragmentation, and any reordering or buffer reuse of the inner compiler beyond rule 7.
@@ -190,9 +191,13 @@ class _Walk:
             for block in self.latest[index].blocks:
                 block.last_step = len(self.steps)
 
+    def _is_shared(self, block: _Block) -> bool:
+        made_again = block.first_step >= self.forward_count and self.graph.ops[block.owner].kind is not OpKind.TANGENT
+        return self.graph.storages[block.storage].shared and not made_again
+
     def _take_over(self, writer: _Writer) -> None:
         for block in writer.read:
-            is_free = block.last_step == writer.block.first_step and not self.graph.storages[block.storage].shared
+            is_free = block.last_step == writer.block.first_step and not self._is_shared(block)
             if is_free and block.size_bytes == writer.block.size_bytes:
                 block.last_step -= 1
                 return

@@ -3,8 +3,8 @@
 The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need noticeably less
 memory than every faster one. The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice
 lowers few plans: it starts at the first whose corrected estimate fits. Where its exact peak does not, a smaller one is looked at,
-with caution; where it is smaller than was thought, a faster one, once. The first look, and that at a faster plan, may spend what
-the budget leaves; later ones are at plans as small as they get.
+with caution; where it is smaller than was thought, a faster one, once. Looks may spend what the budget leaves, until one was over
+by more than a little: later ones are at plans as small as they get.
 
 Not guaranteed: that no faster plan of the frontier fits too, nor, where estimates fail twice, how many plans are lowered.
 """
@@ -129,15 +129,17 @@ def choose(frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: ExactPe
     # Stock's order is Inductor's own; where it needs less than the model thinks, our plans need not.
     correction = max(1.0, stock_peak_bytes / max(1, frontier[0].estimated_peak_bytes))
     index = 0
-    may_spend = True
+    may_spend = is_first = True
     while (index := _next_fitting(frontier, index + 1, allowance_bytes, correction)) < len(frontier):
         peak_bytes = exact_peak(index, may_spend)
         if peak_bytes <= allowance_bytes:
             looked_at[index] = peak_bytes
-            return _faster(frontier, index, allowance_bytes, exact_peak, looked_at) if may_spend else _found(index, looked_at)
+            return _faster(frontier, index, allowance_bytes, exact_peak, looked_at) if is_first else _found(index, looked_at)
+        is_first = False
         if not may_spend:
             looked_at[index] = peak_bytes
-        may_spend = False
+        # Over by a little, a smaller plan will do; by more, spending may have been what was wrong.
+        may_spend = may_spend and peak_bytes <= _CAUTION * allowance_bytes
         correction = _CAUTION * max(correction, peak_bytes / max(1, frontier[index].estimated_peak_bytes))
     return last_resort(frontier, allowance_bytes, exact_peak, looked_at)
 

@@ -255,6 +255,24 @@ def test_one_step_takes_over_one_block() -> None:
     assert (found.peak_step, found.held_at_peak) == (1, (1, 2))
 
 
+@pytest.mark.parametrize(("backward", "live"), [([3], (8, 24)), ([1, 3], (8, 16, 16))])
+def test_a_shared_value_that_backward_makes_again_is_its_own(backward: list[int], live: tuple[int, ...]) -> None:
+    """x -> y, which forward returns; backward adds the tangent to it. Saved, neither is written over; made again, y is."""
+    text = """
+        s0 8B external
+        s1 8B shared
+        s2 8B shared
+        s3 8B
+        %0 = input x() @fwd s0
+        %1 = compute y(%0) @fwd s1
+        %2 = tangent t() @bwd s2
+        %3 = compute add(%1, %2) @bwd s3 fusible
+        forward_outputs
+        backward_outputs %3
+    """
+    assert _timeline(text, [1], backward).live_bytes == live
+
+
 def test_a_tangent_can_be_taken_over() -> None:
     """t -> neg, of the same size: the first backward step holds one block, not two."""
     text = """
