@@ -1,7 +1,8 @@
 """Bars, and what the figures of several models come to against them.
 
 Enters: one `Value` a model, or more. Leaves: a `Bar` with its verdict: missed where a figure is above the limit or a row failed,
-met only where nothing is unmeasured. Not guaranteed: that a bar is about every model; those without a figure to have are left out.
+met only where nothing is unmeasured. It says over how many models, and of which commits the rows of ours are: several may meet
+in one bar. Not guaranteed: that a bar is about every model; those without a figure to have are left out.
 """
 
 from __future__ import annotations
@@ -22,12 +23,26 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Value:
-    """One model's figure: ours over a peer's. `failure` says what of ours does not count; a figure may be partial."""
+    """One model's figure: ours over a peer's. `failure` says what of ours does not count; a figure may be partial.
+
+    `commits`: those of the rows of ours behind it, as tables show them.
+    """
 
     model: str
     ratio: float | None = None
     failure: str = ""
     unmeasured: bool = False
+    commits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many models a bar is about, how many of them are measured wholly and in part, and at which commits of ours."""
+
+    models: int
+    whole: int
+    part: int
+    commits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,19 @@ class Bar:
     limit: float
     measured: str
     verdict: Verdict
+    coverage: Coverage
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, what it is over, and the commits it rests on."""
+        covered = self.coverage
+        models = f"{covered.models} model{'' if covered.models == 1 else 's'}"
+        text = str(self.verdict)
+        if self.verdict is Verdict.MET:
+            text += f" over {models}"
+        if self.verdict is Verdict.SO_FAR:
+            text += f" over {covered.whole} of {models}" + (f", {covered.part} in part" if covered.part else "")
+        return f"{text} ({', '.join(covered.commits)})" if covered.commits else text
 
 
 def each(name: str, values: Sequence[Value], limit: float) -> Bar:
@@ -61,7 +89,18 @@ def _bar(name: str, limit: float, figures: Sequence[float], measured: str, value
     text = "; ".join([*filter(None, [measured]), *failures]) or "-"
     # So written that a figure that is no number misses too.
     if failures or not all(figure <= limit for figure in figures):
-        return Bar(name, limit, text, Verdict.MISSED)
-    if not figures:
-        return Bar(name, limit, text, Verdict.UNMEASURED)
-    return Bar(name, limit, text, Verdict.SO_FAR if any(value.unmeasured for value in values) else Verdict.MET)
+        verdict = Verdict.MISSED
+    elif not figures:
+        verdict = Verdict.UNMEASURED
+    else:
+        verdict = Verdict.SO_FAR if any(value.unmeasured for value in values) else Verdict.MET
+    return Bar(name, limit, text, verdict, _coverage(values))
+
+
+def _coverage(values: Sequence[Value]) -> Coverage:
+    unmeasured = {value.model for value in values if value.unmeasured}
+    figured = {value.model for value in values if value.ratio is not None}
+    # Rows behind no figure and no failure bear on no verdict.
+    telling = [value for value in values if value.ratio is not None or value.failure]
+    commits = dict.fromkeys(commit for value in telling for commit in value.commits)
+    return Coverage(len(unmeasured | figured), len(figured - unmeasured), len(figured & unmeasured), tuple(commits))

@@ -5,11 +5,12 @@
 Extra time is modelled scaled time less that of torch.compile's row. Enters: rows. Leaves: two markdown tables and a line. The
 first has a line a model: torch's knob, summed over the values whose rows count and peak below torch.compile's; HF checkpointing;
 our smallest plan's peak over HF checkpointing's. "Not compared" stands where no row of the peer counts and peaks below. The
-second holds each bar, what was measured and a verdict. A row of ours that was refused, went over its budget or otherwise does
-not count is named, enters no figure, and its bars are missed.
+second holds each bar, what was measured and a verdict, with the commits of the rows of ours it rests on. A row of ours that was
+refused, went over its budget or otherwise does not count is named, enters no figure, and its bars are missed.
 
 Not guaranteed: that everything was measured. What was not shows a dash and is counted in the last line, and a bar that holds
-over a part of the comparisons is met so far.
+over a part of the comparisons is met so far. Bars and count are about every model of the suites' default scope; one without
+rows is unmeasured, and has no line.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.configs import Family, parse_config
 from benchmarks.judge import scaled_time_us
 from benchmarks.matching import Pair, compile_step, model_rows, pairs, smallest_pair
 from benchmarks.record import Measurement, RowRecord, StepRow, read_rows
+from benchmarks.suites import Scope
 
 NOTHING = "-"
 NOT_COMPARED = "not compared"
@@ -79,9 +81,9 @@ class Extra:
 
 
 def models(rows: Sequence[RowRecord]) -> list[Model]:
-    """The models of these rows, in the order of their first step rows."""
+    """The models of these rows, in the order of their first step rows, then those of the default scope without any."""
     found = []
-    for config in dict.fromkeys(row.key.config for row in rows if row.key.measurement is Measurement.STEP):
+    for config in dict.fromkeys([*_with_rows(rows), *(config.text() for config in Scope().configs())]):
         own = model_rows(rows, config)
         checkpointing, *knobs = pairs(own)
         found.append(Model(config, compile_step(own), tuple(knobs), checkpointing, smallest_pair(own)))
@@ -97,26 +99,28 @@ def extra(model: Model, compared: Sequence[Pair]) -> Extra:
     # A sum over a part of the peers' peaks is no match for theirs over all.
     ours_us = model.extra_us([ours for _, ours in steps]) if peers and len(steps) == len(peers) else None
     ratio = ratio_of(ours_us, peer_us) if ours_us is not None and peer_us is not None else None
-    return Extra(peer_us, ours_us, Value(model.config, ratio, failure, any(pair.unmeasured for pair in compared)))
+    unmeasured = any(pair.unmeasured for pair in compared)
+    return Extra(peer_us, ours_us, Value(model.config, ratio, failure, unmeasured, _commits(compared)))
 
 
 def ratio_of(ours_us: float, peer_us: float) -> float | None:
-    """Ours over the peer's, None where neither costs anything."""
+    """Ours over the peer's. Where the peer's costs nothing: None, or infinity where ours takes longer than the peer."""
     if peer_us > 0:
         return ours_us / peer_us
-    return math.inf if ours_us > 0 else None
+    # So written that a time that is no number is a loss too.
+    return None if ours_us <= peer_us else math.inf
 
 
 def time_value(model: Model, pair: Pair) -> Value:
     """Our modelled time over the peer's."""
     ratio = scaled_time_us(pair.steps[1]) / scaled_time_us(pair.steps[0]) if pair.steps is not None else None
-    return Value(model.config, ratio, _failure(pair), pair.unmeasured)
+    return Value(model.config, ratio, _failure(pair), pair.unmeasured, _commits([pair]))
 
 
 def peak_value(model: Model, pair: Pair) -> Value:
     """Our peak over the peer's."""
     ratio = pair.steps[1].peak_bytes / pair.steps[0].peak_bytes if pair.steps is not None else None
-    return Value(model.config, ratio, pair.failure, pair.unmeasured)
+    return Value(model.config, ratio, pair.failure, pair.unmeasured, _commits([pair]))
 
 
 def bars(found: Sequence[Model]) -> list[Bar]:
@@ -140,10 +144,11 @@ def bars(found: Sequence[Model]) -> list[Bar]:
 def render(rows: Sequence[RowRecord]) -> str:
     """Both tables, and how much is not measured."""
     found = models(rows)
-    verdicts = [[bar.name, f"{bar.limit:g}", bar.measured, str(bar.verdict)] for bar in bars(found)]
+    verdicts = [[bar.name, f"{bar.limit:g}", bar.measured, bar.verdict_text] for bar in bars(found)]
     every = [pair for model in found for pair in model.all_pairs]
     missing = f"Not measured: {sum(pair.unmeasured for pair in every)} of {len(every)} comparisons."
-    return "\n\n".join([_table(HEADINGS, [_line(model) for model in found]), _table(BAR_HEADINGS, verdicts), missing])
+    lines = [_line(model) for model in found if model.config in _with_rows(rows)]
+    return "\n\n".join([_table(HEADINGS, lines), _table(BAR_HEADINGS, verdicts), missing])
 
 
 def has_matches(rows: Sequence[RowRecord]) -> bool:
@@ -151,13 +156,21 @@ def has_matches(rows: Sequence[RowRecord]) -> bool:
     return any(pair.ours is not None for model in models(rows) for pair in (*model.knobs, model.checkpointing))
 
 
+def _with_rows(rows: Sequence[RowRecord]) -> list[str]:
+    return list(dict.fromkeys(row.key.config for row in rows if row.key.measurement is Measurement.STEP))
+
+
+def _commits(compared: Sequence[Pair]) -> tuple[str, ...]:
+    """The commits of ours in these pairs, each once."""
+    return tuple(dict.fromkeys(pair.ours.key.short_commit for pair in compared if pair.ours is not None))
+
+
 def _line(model: Model) -> list[str]:
-    commits = dict.fromkeys(pair.ours.key.short_commit for pair in model.all_pairs if pair.ours is not None)
     compared = sum(pair.peer.compared is not None for pair in model.knobs)
     smallest = peak_value(model, model.smallest)
     return [
         model.config,
-        ", ".join(commits) or NOTHING,
+        ", ".join(_commits(model.all_pairs)) or NOTHING,
         f"{compared} of {len(model.knobs)}",
         *_extra_cells(model, model.knobs),
         _slower(model),

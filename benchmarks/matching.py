@@ -2,7 +2,8 @@
 
 Enters: rows, in the order they were measured. Leaves: for HF checkpointing and each value of torch's knob a `Pair`. A peer is
 compared with where its row counts and peaks below torch.compile's; where it does not peak below, everything fits and a budget
-of that size asks nothing of ours. Ours at those peaks is read from the newest commit that has such rows, and only from it.
+of that size asks nothing of ours. Ours at those peaks is read from the newest commit that has such rows, and only from it; our
+smallest plan from that commit too, and from another only where that one has none.
 Not guaranteed: that both halves of a pair are there; a pair says which of them is not measured.
 """
 
@@ -82,15 +83,17 @@ def budget_at(step: StepRow) -> Way:
 
 def pairs(rows: Sequence[RowRecord]) -> tuple[Pair, ...]:
     """HF checkpointing and the knobs of one model, in this order, and ours at the peak of each."""
-    found = [(peer, budget_at(peer.compared).text() if peer.compared is not None else "") for peer in peers_of(rows)]
-    newest = newest_commit([row for row in rows if row.key.way in {way for _, way in found}])
-    return tuple(_pair(peer, [row for row in newest if row.key.way == way], rows) for peer, way in found)
+    found = peers_of(rows)
+    newest = _at_peaks(found, rows)
+    return tuple(_pair(peer, [row for row in newest if row.key.way == _way_at(peer)], rows) for peer in found)
 
 
 def smallest_pair(rows: Sequence[RowRecord]) -> Pair:
-    """HF checkpointing of one model, and the latest row of our smallest plan."""
-    peer = _peer(HF_CKPT, compile_step(rows), rows)
-    return _pair(peer, [row for row in rows if row.key.way == SMALLEST.text()], rows)
+    """HF checkpointing of one model, and our smallest plan: of the commit `pairs` reads, or else the latest row there is."""
+    peers = peers_of(rows)
+    commits = {row.key.commit for row in _at_peaks(peers, rows)}
+    found = [row for row in rows if row.key.way == SMALLEST.text()]
+    return _pair(peers[0], [row for row in found if row.key.commit in commits] or found, rows)
 
 
 def newest_commit(rows: Sequence[RowRecord]) -> list[RowRecord]:
@@ -101,6 +104,16 @@ def newest_commit(rows: Sequence[RowRecord]) -> list[RowRecord]:
 def is_ours(row: RowRecord) -> bool:
     """Whether our backend ran it."""
     return parse_way(row.key.way).kind is Kind.OURS
+
+
+def _at_peaks(peers: Sequence[Peer], rows: Sequence[RowRecord]) -> list[RowRecord]:
+    """Ours at the peaks of these peers, of the newest commit that has such rows."""
+    ways = {_way_at(peer) for peer in peers}
+    return newest_commit([row for row in rows if row.key.way in ways])
+
+
+def _way_at(peer: Peer) -> str | None:
+    return budget_at(peer.compared).text() if peer.compared is not None else None
 
 
 def _peer(way: Way, unbudgeted: StepRow | None, rows: Sequence[RowRecord]) -> Peer:

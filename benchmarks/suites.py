@@ -61,13 +61,16 @@ def peers(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
 
 
 def curve(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
-    """Ours inside what each peer took: its measured peak is the budget, where its row counts and is below torch.compile's."""
+    """Ours inside what each peer took, and as small as it gets.
+
+    The measured peak of a peer is the budget, where its row counts and is below torch.compile's.
+    """
     specs = []
     for config in scope.configs():
         found = [peer.compared for peer in peers_of(model_rows(rows, config.text()))]
         # Two values of the knob may end at one peak, which is one budget.
         budgeted = dict.fromkeys(budget_at(step) for step in found if step is not None)
-        specs += [RowSpec(config, way) for way in (COMPILE, *PEERS, *budgeted)]
+        specs += [RowSpec(config, way) for way in (COMPILE, *PEERS, *budgeted, SMALLEST)]
     return specs
 
 

@@ -89,6 +89,12 @@ class Backward {
 int32_t graphckpt_demand(const graphckpt_graph* graph, const uint8_t* at_hand, const uint8_t* once, const uint8_t* shared,
                          const int32_t* segment, int32_t last_segment, const int32_t* backward, int64_t backward_count,
                          int32_t* steps, int64_t capacity, int64_t* count) {
+  for (int64_t at = 0; at < backward_count; ++at) {
+    if (backward[at] < 0 || backward[at] >= graph->op_count()) {
+      *count = at;
+      return GRAPHCKPT_BAD_STEP;
+    }
+  }
   try {
     const Facts facts{at_hand, once, shared, segment};
     Backward work(*graph, facts);

@@ -33,6 +33,12 @@ def split_by_plan(
     return aot.extract_modules(scheduled, saved, num_forward_outputs)
 
 
+def is_copy(name: str) -> bool:
+    """Whether a node of this name, or a fence behind it, is a copy that backward computes again."""
+    added = _ADDED.search(name)
+    return added is not None and added[1] is not None
+
+
 def traced_name(name: str) -> str:
     """What the joint graph calls the value of a copy or a fence of this name; a name that it knows as it is needs no asking."""
     return _ADDED.sub("", name)

@@ -30,7 +30,8 @@ from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
-from graphckpt.session.pipeline import JointGraph, Lowerer, Planned, is_limited, plan_joint, replans_regions, stock_only
+from graphckpt.session.looks import Lowerer
+from graphckpt.session.pipeline import JointGraph, Planned, is_limited, plan_joint, replans_regions, stock_only
 from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 

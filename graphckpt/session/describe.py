@@ -24,7 +24,6 @@ def describe(
     tensors = tensor_entries(graph, plan, planned.stock)
     saved = saved_values(graph, plan)
     random = [i for i in saved if graph.ops[i].pinned == "random" or "random" in graph.ops[i].target]
-    smallest_known = len(planned.frontier) > 1 and len(planned.frontier) - 1 in exact
     return Record(
         graph_id=graph_id,
         budget=budget,
@@ -32,7 +31,7 @@ def describe(
         predicted_peak_bytes=planned.step.peak.peak_bytes,
         predicted_held_peak_bytes=planned.step.held_peak.peak_bytes,
         unbudgeted_peak_bytes=planned.stock_step.peak.peak_bytes,
-        smallest_peak_bytes=min(exact.values()) if smallest_known else None,
+        smallest_peak_bytes=planned.smallest_peak_bytes,
         saved_bytes=planned.step.peak.saved_bytes,
         random_saved_bytes=value_bytes(graph, random),
         recomputed_bytes=sum(entry.size_bytes for entry in tensors if entry.action == "recomputed"),
@@ -55,8 +54,10 @@ def describe(
 def _gap(planned: Planned) -> str:
     """By how much the plan's time exceeds the least possible one, both by the model; real kernels may be fused better."""
     least_us, time_us = planned.least_time_us, planned.frontier[planned.choice.index].time_us
-    if least_us is None or not 0 < least_us <= time_us:
+    if least_us is None or least_us <= 0:
         return "no bound"
+    if least_us > time_us * (1 + 1e-9):
+        return "unknown: the bound is above the plan's own time, which is a bug; please report it"
     return f"{100 * (time_us / least_us - 1):.1f} %"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import fx
 
@@ -26,9 +26,10 @@ from graphckpt.ir.graph import Graph, Phase, value_bytes
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
+from graphckpt.session.buffers import materialised_ops
+from graphckpt.session.looks import Candidate, Looks, Lowerer
 from graphckpt.solve.demand import plan_from_saved
-from graphckpt.solve.frontier import Choice, ExactPeak, Ranked, Ranker, choose, last_resort, pareto
-from graphckpt.solve.order import values_to_hold
+from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, last_resort, pareto
 from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
 from graphckpt.solve.saving import state_saving
@@ -49,8 +50,11 @@ class JointGraph:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The chosen plan as modules, with everything the record tells about the choice. ``least_time_us``: no plan within the budget
-    takes less by the model (without a budget: no plan of this peak); None if stock's own plan was kept without asking."""
+    """The chosen plan as modules, with everything the record tells about the choice.
+
+    ``smallest_peak_bytes``: the smallest that a plan is known for. ``least_time_us``: no plan within the budget takes less by the
+    model; without a budget, no plan of this peak. None where nobody asked.
+    """
 
     forward: fx.GraphModule
     backward: fx.GraphModule
@@ -63,7 +67,8 @@ class Planned:
     choice: Choice
     plan_seconds: float
     repaired_stock: bool
-    least_time_us: float | None
+    smallest_peak_bytes: int | None = None
+    least_time_us: float | None = None
 
     @property
     def holds_order(self) -> bool:
@@ -71,24 +76,11 @@ class Planned:
         return self.choice.index != 0
 
 
-class Lowerer(Protocol):
-    """What tells the exact peak of a pair of modules: Inductor's dry lowering, or node-by-node execution."""
-
-    runs: int
-    seconds: float
-
-    @property
-    def spec(self) -> DeviceSpec:
-        """The device that modelled times are for."""
-
-    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
-        """The step that executes both modules, in their order if it is to be held."""
-
-
-class _Candidate(NamedTuple):
+class _Cut(NamedTuple):
+    lowered: Lowered
     plan: Plan
     modules: aot.Partition
-    step: DryStep
+    is_repaired: bool
 
 
 def plan_joint(
@@ -104,60 +96,77 @@ def plan_joint(
     ``choice.fits`` tells, and what to do about it is the caller's decision. ``when_lowered`` sees the graph and stock's plan before
     anything can go wrong with them.
     """
-    outputs = joint_graph.num_forward_outputs
     # Stock's duplicates and dead code go first; the user's checkpoint regions go if they are to be planned anew.
     joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=replans_regions(options))
     # Stock's own cut is always a candidate.
-    modules = aot.stock_partition(joint, joint_graph.inputs, outputs, joint_graph.static_inputs, is_prepared=True)
+    modules = aot.stock_partition(
+        joint, joint_graph.inputs, joint_graph.num_forward_outputs, joint_graph.static_inputs, is_prepared=True
+    )
     started = time.perf_counter()
-    lowered = lower_joint(joint, outputs)
-    stock = plan_of_modules(lowered, "stock", *modules)
-    when_lowered(lowered.graph, stock)
-    check_graph(lowered.graph)
-    repairs = not is_legal(lowered.graph, stock)
-    if repairs:
-        # Stock may read a buffer in backward that was overwritten since; save what may not be computed again, keep the rest.
-        stock = repaired(lowered.graph, stock)
-        check_plan(lowered.graph, stock)
-        modules = split_by_plan(joint, lowered, stock, outputs)
+    stock = _lower_stock(joint, modules, joint_graph.num_forward_outputs, when_lowered)
     plan_seconds = time.perf_counter() - started
     # What no budget would need, and which values Inductor gives a buffer.
-    candidates = {0: _Candidate(stock, modules, lowerer.lower(*modules, hold_order=False))}
-    stock_step = candidates[0].step
-    allowance_bytes = budget_for(stock_step.peak.peak_bytes).allowance_bytes
+    stock_step = lowerer.lower(*stock.modules, hold_order=False)
+    stock_peak_bytes = stock_step.peak.peak_bytes
+    allowance_bytes = budget_for(stock_peak_bytes).allowance_bytes
 
-    if options.policy is None and stock_step.peak.peak_bytes <= allowance_bytes:
-        alone = (Ranked(stock, stock_step.peak.peak_bytes, stock_step.time_us),)
-        fits = Choice(0, stock_step.peak.peak_bytes, True, ((0, stock_step.peak.peak_bytes),))
-        return Planned(*modules, lowered, stock, stock, stock_step, stock_step, alone, fits, plan_seconds, repairs, None)
+    if options.policy is None and stock_peak_bytes <= allowance_bytes:
+        alone = (Ranked(stock.plan, stock_peak_bytes, stock_step.time_us),)
+        fits = Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
+        kept = Candidate(stock.plan, stock.modules, stock_step)
+        return _planned(kept, stock, stock_step, alone, fits, plan_seconds)
 
     # The frontier, from the model; then the budget's choice among it, by exact peaks.
     started = time.perf_counter()
-    materialised = materialised_ops(lowered.graph, stock, stock_step)
-    ranker = ranker_for(lowered.graph, stock, materialised, stock_step.time_us, lowerer.spec)
-    frontier = rank_plans(lowered.graph, stock, ranker, options.policy)
+    graph = stock.lowered.graph
+    materialised = materialised_ops(graph, stock.plan, stock_step)
+    ranker = ranker_for(graph, stock.plan, materialised, stock_step.time_us, lowerer.spec)
+    frontier = rank_plans(graph, stock.plan, ranker, options.policy)
     plan_seconds += time.perf_counter() - started
     # Estimates that are too small make room look larger than it is.
-    trust = min(1.0, frontier[0].estimated_peak_bytes / max(1, stock_step.peak.peak_bytes))
-
-    def exact_peak(index: int, may_spend: bool) -> int:
-        # Fusions over a distance are what may be bought; a plan that is asked for by its name is to be small.
-        limit_bytes = trust * allowance_bytes if may_spend and is_budgeted(options) else 0
-        plan = frontier[index].plan
-        plan = replace(plan, hold=values_to_hold(lowered.graph, plan))
-        check_plan(lowered.graph, plan)
-        split = split_by_plan(joint, lowered, plan, outputs, ranker.room_bytes(plan, limit_bytes))
-        candidates[index] = _Candidate(plan, split, lowerer.lower(*split, hold_order=True))
-        return candidates[index].step.peak.peak_bytes
-
-    choice = _choose(frontier, options.policy, allowance_bytes, exact_peak, stock_step.peak.peak_bytes)
-    chosen = candidates[choice.index]
+    trust = min(1.0, frontier[0].estimated_peak_bytes / max(1, stock_peak_bytes))
+    limit_bytes = trust * allowance_bytes if is_budgeted(options) else 0
+    looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, limit_bytes)
+    choice = _choose(frontier, options.policy, allowance_bytes, looks, stock_peak_bytes)
+    chosen = looks.candidates.get(choice.index, Candidate(stock.plan, stock.modules, stock_step))
     started = time.perf_counter()
     least_us = ranker.time_bound().time_us(allowance_bytes if is_budgeted(options) else choice.peak_bytes)
     plan_seconds += time.perf_counter() - started
+    planned = _planned(chosen, stock, stock_step, frontier, choice, plan_seconds)
+    return replace(planned, smallest_peak_bytes=looks.smallest_peak_bytes, least_time_us=least_us)
+
+
+def _planned(
+    chosen: Candidate, stock: _Cut, stock_step: DryStep, frontier: tuple[Ranked, ...], choice: Choice, plan_seconds: float
+) -> Planned:
     return Planned(
-        *chosen.modules, lowered, chosen.plan, stock, stock_step, chosen.step, frontier, choice, plan_seconds, repairs, least_us
+        *chosen.modules,
+        stock.lowered,
+        chosen.plan,
+        stock.plan,
+        stock_step,
+        chosen.step,
+        frontier,
+        choice,
+        plan_seconds,
+        stock.is_repaired,
     )
+
+
+def _lower_stock(
+    joint: fx.GraphModule, modules: aot.Partition, num_outputs: int, when_lowered: Callable[[Graph, Plan], None]
+) -> _Cut:
+    """The joint graph as operations and stock's cut of it as a plan, repaired if it is illegal."""
+    lowered = lower_joint(joint, num_outputs)
+    stock = plan_of_modules(lowered, "stock", *modules)
+    when_lowered(lowered.graph, stock)
+    check_graph(lowered.graph)
+    if is_legal(lowered.graph, stock):
+        return _Cut(lowered, stock, modules, False)
+    # Stock may read a buffer in backward that was overwritten since; save what may not be computed again, keep the rest.
+    stock = repaired(lowered.graph, stock)
+    check_plan(lowered.graph, stock)
+    return _Cut(lowered, stock, split_by_plan(joint, lowered, stock, num_outputs), True)
 
 
 def replans_regions(options: Options) -> bool:
@@ -229,36 +238,20 @@ def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) ->
     return tuple(ranker.rank(plan) for plan in named)
 
 
-def materialised_ops(graph: Graph, stock: Plan, step: DryStep) -> tuple[bool, ...]:
-    """Which values get a buffer of their own, read from stock's dry lowering; what stock never computes is taken to get one."""
-    in_forward, in_backward = frozenset(stock.forward), frozenset(stock.backward)
-    flags = []
-    for index, op in enumerate(graph.ops):
-        if not op.fusible:
-            flags.append(True)
-        elif index in in_forward:
-            flags.append(op.name in step.forward.materialised)
-        else:
-            flags.append(index not in in_backward or op.name in step.backward.materialised)
-    return tuple(flags)
-
-
 def _choose(
-    frontier: Sequence[Ranked],
-    policy: str | None,
-    allowance_bytes: int,
-    exact_peak: ExactPeak,
-    stock_peak_bytes: int,
+    frontier: Sequence[Ranked], policy: str | None, allowance_bytes: int, looks: Looks, stock_peak_bytes: int
 ) -> Choice:
     """The budget's choice, or the one a policy names."""
     if policy is None:
-        return choose(frontier, allowance_bytes, exact_peak, stock_peak_bytes)
+        return choose(len(frontier), allowance_bytes, looks, stock_peak_bytes)
     if policy == "smallest":
-        smallest = last_resort(frontier, 0, exact_peak, {0: stock_peak_bytes})
+        smallest = last_resort(len(frontier), 0, looks, {0: stock_peak_bytes})
         return replace(smallest, fits=smallest.peak_bytes <= allowance_bytes)
     index = int(policy.removeprefix("index:")) if policy.startswith("index:") else len(frontier) - 1
     if index >= len(frontier):
         count = len(frontier)
         raise OptionError(f"policy {policy!r} was wanted, but the frontier of this graph has {count} plans, from index:0 on")
-    peak_bytes = exact_peak(index, True) if index else stock_peak_bytes
+    peak_bytes = looks.exact_peak(index, True) if index else stock_peak_bytes
+    if index and peak_bytes > allowance_bytes:
+        peak_bytes = looks.exact_peak(index, False)
     return Choice(index, peak_bytes, peak_bytes <= allowance_bytes, ((index, peak_bytes),))

@@ -64,11 +64,19 @@ class Engine:
         )
 
     def steps_on_demand(self, question: Question) -> tuple[int, ...]:
-        """What `graphckpt.solve.backward.steps_on_demand` gives for the same arguments, errors included."""
+        """What `graphckpt.solve.backward.steps_on_demand` gives for the same arguments, errors included.
+
+        Raises:
+            PlanError: also if a list of the question has not one entry an operation, or a step is no operation.
+        """
+        op_count = len(self.graph.ops)
+        rows = (question.at_hand, question.once, question.shared, question.segment)
+        if any(len(row) != op_count for row in rows):
+            raise PlanError(f"a backward pass: wanted {op_count} entries a list, one an operation, came {[len(r) for r in rows]}")
         at_hand, once, shared = (array("B", flags) for flags in (question.at_hand, question.once, question.shared))
         segment, backward = array("i", question.segment), _steps(tuple(question.backward))
-        count = ctypes.c_int64(2 * len(self.graph.ops))
-        capacity = 0
+        count, capacity = ctypes.c_int64(2 * op_count), -1
+        steps = array("i")
         while count.value > capacity:
             capacity = count.value
             steps = array("i", bytes(4 * capacity))
@@ -87,6 +95,9 @@ class Engine:
             )
             if status == Status.OUT_OF_MEMORY:
                 raise MemoryError
+            if status == Status.BAD_STEP:
+                wanted, came = op_count - 1, question.backward[count.value]
+                raise PlanError(f"a backward pass: wanted operations 0 to {wanted}, came {came}")
             if status == Status.RUNS_ONCE:
                 raise runs_once_error(self.graph, count.value)
         return tuple(steps[: count.value])

@@ -3,16 +3,18 @@
 The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need noticeably less
 memory than every faster one. The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice
 lowers few plans: it starts at the first whose corrected estimate fits. Where its exact peak does not, a smaller one is looked at,
-with caution; where it is smaller than was thought, a faster one, once. Looks may spend what the budget leaves, until one was over
-by more than a little: later ones are at plans as small as they get.
+with caution; where it is smaller than was thought, a faster one, once. The first two looks may spend what the budget leaves; a plan
+that is over for it alone is looked at again without. Each look may teach the estimates.
 
 Not guaranteed: that no faster plan of the frontier fits too, nor, where estimates fail twice, how many plans are lowered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.peak import Timeline
@@ -21,13 +23,12 @@ from graphckpt.solve.bound import TimeBound, bound_times
 from graphckpt.solve.engine import Engine
 from graphckpt.solve.segments import base_of
 
-# (plan of the frontier, whether it may spend what the budget leaves) -> its exact peak. Slow.
-ExactPeak = Callable[[int, bool], int]
-
 # So many of the smallest plans are lowered before giving up.
 _LAST_RESORTS = 2
 # Of stock's peak: a plan that gains less than that over a faster one is the same plan, for more time.
 _LEAST_GAIN = 1 / 512
+# So many plans may try and spend what the budget leaves before spending is given up.
+_SPENDING_LOOKS = 2
 # An estimate that was too small once is trusted that much less the next time.
 _CAUTION = 1.02
 
@@ -50,6 +51,16 @@ class Choice:
     peak_bytes: int
     fits: bool
     looked_at: tuple[tuple[int, int], ...]
+
+
+class Lookable(Protocol):
+    """What tells peaks of plans by their place in the frontier."""
+
+    def estimated_peak(self, index: int) -> int:
+        """By the model. Later looks may change it."""
+
+    def exact_peak(self, index: int, may_spend: bool) -> int:
+        """As Inductor will have it; slow. ``may_spend``: it may use what the budget leaves."""
 
 
 class Ranker:
@@ -82,6 +93,18 @@ class Ranker:
         """What ``limit_bytes`` leaves at each step of ``plan``, forward's and then backward's; 0 where it is exceeded."""
         return [max(0, int(limit_bytes - live)) for live in self._timeline(plan, self._saved(plan)).live_bytes]
 
+    def with_buffers(self, ops: Iterable[int]) -> Ranker:
+        """The same, but these operations have a buffer; itself where they do already."""
+        more = [index for index in ops if not self._materialised[index]]
+        if not more:
+            return self
+        flags = list(self._materialised)
+        for index in more:
+            flags[index] = True
+        other = copy(self)
+        other._materialised = tuple(flags)
+        return other
+
     def time_bound(self) -> TimeBound:
         """What no plan of this graph can take less than, by its peak."""
         return bound_times(
@@ -110,14 +133,17 @@ def pareto(ranked: Sequence[Ranked], admits: Callable[[Plan], bool] = lambda pla
     stock = ranked[0]
     frontier = [stock]
     least_bytes = stock.estimated_peak_bytes * _LEAST_GAIN
+    # The smallest of all is there for those who need it, however little it gains.
+    smallest_bytes = min((r.estimated_peak_bytes for r in ranked if r.time_us >= stock.time_us), default=0)
     for entry in sorted(ranked[1:], key=lambda r: (r.time_us, r.estimated_peak_bytes)):
         gain_bytes = frontier[-1].estimated_peak_bytes - entry.estimated_peak_bytes
-        if gain_bytes > least_bytes and entry.time_us >= stock.time_us and admits(entry.plan):
+        is_better = gain_bytes > least_bytes or (gain_bytes > 0 and entry.estimated_peak_bytes == smallest_bytes)
+        if is_better and entry.time_us >= stock.time_us and admits(entry.plan):
             frontier.append(entry)
     return tuple(frontier)
 
 
-def choose(frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: ExactPeak, stock_peak_bytes: int) -> Choice:
+def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_bytes: int) -> Choice:
     """The fastest plan of the frontier found to fit ``allowance_bytes``.
 
     ``stock_peak_bytes``: the exact peak of plan 0, known already. If nothing fits, the smallest plan that was looked at comes back
@@ -127,31 +153,31 @@ def choose(frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: ExactPe
     if stock_peak_bytes <= allowance_bytes:
         return Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
     # Stock's order is Inductor's own; where it needs less than the model thinks, our plans need not.
-    correction = max(1.0, stock_peak_bytes / max(1, frontier[0].estimated_peak_bytes))
-    index = 0
-    may_spend = is_first = True
-    while (index := _next_fitting(frontier, index + 1, allowance_bytes, correction)) < len(frontier):
-        peak_bytes = exact_peak(index, may_spend)
-        if peak_bytes <= allowance_bytes:
-            looked_at[index] = peak_bytes
-            return _faster(frontier, index, allowance_bytes, exact_peak, looked_at) if is_first else _found(index, looked_at)
-        is_first = False
-        if not may_spend:
-            looked_at[index] = peak_bytes
-        # Over by a little, a smaller plan will do; by more, spending may have been what was wrong.
-        may_spend = may_spend and peak_bytes <= _CAUTION * allowance_bytes
-        correction = _CAUTION * max(correction, peak_bytes / max(1, frontier[index].estimated_peak_bytes))
-    return last_resort(frontier, allowance_bytes, exact_peak, looked_at)
+    correction = max(1.0, stock_peak_bytes / max(1, looks.estimated_peak(0)))
+    index, spending_looks = 0, 0
+    while (index := _next_fitting(looks, range(index + 1, plan_count), allowance_bytes, correction)) < plan_count:
+        if spending_looks < _SPENDING_LOOKS:
+            peak_bytes = looks.exact_peak(index, True)
+            spending_looks += 1
+            if peak_bytes <= allowance_bytes:
+                looked_at[index] = peak_bytes
+                return _faster(index, allowance_bytes, looks, looked_at) if spending_looks == 1 else _found(index, looked_at)
+            if looks.estimated_peak(index) * correction > allowance_bytes:
+                # It was not the spending: the look has taught the estimates that this plan does not fit.
+                continue
+        looked_at[index] = looks.exact_peak(index, False)
+        if looked_at[index] <= allowance_bytes:
+            return _found(index, looked_at)
+        correction = _CAUTION * max(1.0, looked_at[index] / max(1, looks.estimated_peak(index)))
+    return last_resort(plan_count, allowance_bytes, looks, looked_at)
 
 
-def _faster(
-    frontier: Sequence[Ranked], index: int, allowance_bytes: int, exact_peak: ExactPeak, looked_at: dict[int, int]
-) -> Choice:
+def _faster(index: int, allowance_bytes: int, looks: Lookable, looked_at: dict[int, int]) -> Choice:
     """Plan ``index``, or a faster one that fits too: worth a second look where the first one showed estimates to be too large."""
-    ratio = looked_at[index] / max(1, frontier[index].estimated_peak_bytes)
-    faster = _next_fitting(frontier, 1, allowance_bytes, ratio)
+    ratio = looked_at[index] / max(1, looks.estimated_peak(index))
+    faster = _next_fitting(looks, range(1, index), allowance_bytes, ratio)
     if faster < index:
-        peak_bytes = exact_peak(faster, True)
+        peak_bytes = looks.exact_peak(faster, True)
         if peak_bytes <= allowance_bytes:
             looked_at[faster] = peak_bytes
             return _found(faster, looked_at)
@@ -162,21 +188,22 @@ def _found(index: int, looked_at: dict[int, int]) -> Choice:
     return Choice(index, looked_at[index], True, tuple(looked_at.items()))
 
 
-def last_resort(
-    frontier: Sequence[Ranked], allowance_bytes: int, exact_peak: ExactPeak, looked_at: dict[int, int]
-) -> Choice:
+def last_resort(plan_count: int, allowance_bytes: int, looks: Lookable, looked_at: dict[int, int]) -> Choice:
     """The first of the smallest plans to fit, or the smallest of them: estimates this close cannot tell which one it is."""
-    for index in range(len(frontier) - 1, max(0, len(frontier) - 1 - _LAST_RESORTS), -1):
-        if index not in looked_at:
-            looked_at[index] = exact_peak(index, False)
+    for _ in range(_LAST_RESORTS):
+        left = [index for index in range(1, plan_count) if index not in looked_at]
+        if not left:
+            break
+        index = min(left, key=lambda i: (looks.estimated_peak(i), -i))
+        looked_at[index] = looks.exact_peak(index, False)
         if looked_at[index] <= allowance_bytes:
             return _found(index, looked_at)
     smallest = min(looked_at, key=lambda i: (looked_at[i], i))
     return Choice(smallest, looked_at[smallest], looked_at[smallest] <= allowance_bytes, tuple(looked_at.items()))
 
 
-def _next_fitting(frontier: Sequence[Ranked], start: int, allowance_bytes: int, correction: float) -> int:
-    for index in range(start, len(frontier)):
-        if frontier[index].estimated_peak_bytes * correction <= allowance_bytes:
+def _next_fitting(looks: Lookable, indices: range, allowance_bytes: int, correction: float) -> int:
+    for index in indices:
+        if looks.estimated_peak(index) * correction <= allowance_bytes:
             return index
-    return len(frontier)
+    return indices.stop

@@ -33,7 +33,8 @@ def gradients_early(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
         while ready:
             current = ready.pop()
             done[current] = None
-            for reader in waiting.get(current, ()):
+            # The last that is put there comes first: of several, the one that the pass has first.
+            for reader in reversed(waiting.get(current, ())):
                 missing[reader].discard(current)
                 if not missing[reader]:
                     ready.append(reader)

@@ -30,15 +30,17 @@ _MIXES = 8
 
 def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]:
     """The plans of the hull and between its vertices: first ``saving``, free in what to save, then ``layered``, which saves what
-    enters each layer whatever its price, so that no layer is computed again for the sake of another.
+    enters each layer whatever its price, so that no layer is computed again for the sake of another, then ``tailed``, which is
+    ``saving`` with memory at its cheapest behind the last layer: what is dropped there is computed again right where the peak is.
 
     Each set of saved values once. Not checked; a plan that would compute twice what may run once is left out.
     """
     segments = cut_at(situation.graph, situation.order, situation.layers)
     entering = frozenset().union(*segments.crossing)
     seen = set[frozenset[int]]()
-    for name, forced in (("saving", frozenset[int]()), ("layered", entering)):
-        for place, saving in _savings(problem.forcing(forced), segments):
+    free = frozenset[int]()
+    for name, forced, keeps_tail in (("saving", free, False), ("layered", entering, False), ("tailed", free, True)):
+        for place, saving in _savings(problem.forcing(forced), segments, keeps_tail):
             saved = saving.saved | situation.always_saved | forced
             if saved in seen:
                 continue
@@ -47,18 +49,28 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
                 yield situation.demand.plan(f"{name}:{place}", saved, segments.of_op, situation.backward_order)
 
 
-def _savings(problem: SavingProblem, segments: Segments) -> Iterator[tuple[str, Saving]]:
+def _savings(problem: SavingProblem, segments: Segments, keeps_tail: bool) -> Iterator[tuple[str, Saving]]:
     """The vertices of the hull with their places in it, and behind each the mixtures of its price and that of the one before."""
     vertices = lower_hull(problem, _RESOLUTION)
     resolved_bytes = max(1.0, _RESOLUTION * vertices[0].saving.saved_bytes)
+    tail = vertices[0].price_us_per_byte if keeps_tail else None
     yield "0", vertices[0].saving
     for number, (left, right) in enumerate(pairwise(vertices), 1):
-        yield f"{number}", right.saving
+        yield f"{number}", right.saving if tail is None else problem.solve(_prices(problem, segments, left, right, None, tail))
         gap = round((left.saving.saved_bytes - right.saving.saved_bytes) / resolved_bytes)
         for count in spread(segments.count - 1, min(gap, _MIXES)):
-            yield f"{number}:first_{count}", problem.solve(_mixed(problem, segments, left, right, count))
+            yield f"{number}:first_{count}", problem.solve(_prices(problem, segments, left, right, count, tail))
 
 
-def _mixed(problem: SavingProblem, segments: Segments, left: Vertex, right: Vertex, count: int) -> Sequence[float]:
-    early = [0 <= segments.of_op[value] < count for value in problem.values]
-    return [right.price_us_per_byte if is_early else left.price_us_per_byte for is_early in early]
+def _prices(
+    problem: SavingProblem, segments: Segments, left: Vertex, right: Vertex, count: int | None, tail: float | None
+) -> Sequence[float]:
+    """The dearer price, of ``right``, in the first ``count`` segments or in all; ``tail``, if any, in the last and outside of all."""
+    prices = []
+    for value in problem.values:
+        segment = segments.of_op[value]
+        if tail is not None and segment in (-1, segments.count - 1):
+            prices.append(tail)
+        else:
+            prices.append(right.price_us_per_byte if count is None or 0 <= segment < count else left.price_us_per_byte)
+    return prices

@@ -49,3 +49,27 @@ def test_each_value_has_to_hold(values: list[Value], verdict: Verdict, measured:
 def test_a_mean_has_to_hold(values: list[Value], verdict: Verdict, measured: str) -> None:
     bar = over_all("a bar", values, 0.5, statistics.fmean)
     assert (bar.verdict, bar.measured) == (verdict, measured)
+
+
+OLD, NEW = Value("gpt2", 0.5, commits=("old",)), Value("bert", 0.4, commits=("new",))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([OLD], "met over 1 model (old)"),
+        ([OLD, NEW, OLD], "met over 2 models (old, new)"),
+        ([OLD, NEW, NOTHING_TO_HAVE], "met over 2 models (old, new)"),
+        ([OLD, NOT_YET], "met so far over 1 of 2 models (old)"),
+        ([OLD, PARTIAL], "met so far over 1 of 2 models, 1 in part (old)"),
+        # One knob of a model is measured and another is not.
+        ([OLD, Value("gpt2", unmeasured=True)], "met so far over 0 of 1 model, 1 in part (old)"),
+        ([OLD, Value("bert", unmeasured=True, commits=("new",))], "met so far over 1 of 2 models (old)"),
+        ([OLD, Value("bert", 0.51, commits=("new",))], "missed (old, new)"),
+        ([Value("bert", failure="refused", commits=("new",))], "missed (new)"),
+        ([NOT_YET], "unmeasured"),
+    ],
+)
+def test_a_verdict_says_over_how_many_models_and_at_which_commits(values: list[Value], text: str) -> None:
+    assert each("a bar", values, 0.5).verdict_text == text
+    assert over_all("a bar", values, 0.5, max).verdict_text == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from benchmarks.bars import Verdict
 from benchmarks.extra import BAR_HEADINGS, HEADINGS, bars, has_matches, main, models, ratio_of, render
 from benchmarks.record import RowRecord, Status, append_row
+from benchmarks.suites import Scope
 from benchmarks.ways import SMALLEST
 from tests.benchmarks.samples import HOST, record, step_row
 
 # The order of the bars.
 KNOB_RATIO, KNOB_TIME, HF_MEAN, HF_EACH, GPT2_SMALLEST, SMALLEST_MEAN, SMALLEST_EACH = range(7)
+CONFIGS = [config.text() for config in Scope().configs()]
 
 
 def row(way: str, peak_mb: int, time_us: float, config: str = "gpt2", graphs: int = 1) -> RowRecord:
@@ -44,6 +47,19 @@ def verdicts(rows: list[RowRecord]) -> list[Verdict]:
     return [bar.verdict for bar in bars(models(rows))]
 
 
+def verdict_texts(rows: list[RowRecord]) -> list[str]:
+    return [bar.verdict_text for bar in bars(models(rows))]
+
+
+def of(config: str, rows: list[RowRecord], commit: str = "abc") -> list[RowRecord]:
+    """The same figures, of another model or commit."""
+    return [replace(row, key=replace(row.key, config=config, commit=commit)) for row in rows]
+
+
+def everywhere(rows: list[RowRecord]) -> list[RowRecord]:
+    return [row for config in CONFIGS for row in of(config, rows)]
+
+
 def test_sums_and_ratios_of_a_model_that_is_measured() -> None:
     assert cells(PEERS + OURS) == [
         "2 of 5",
@@ -59,8 +75,9 @@ def test_a_sum_waits_for_every_row_of_ours() -> None:
 
 
 def test_what_is_not_measured_is_counted() -> None:
-    assert render(PEERS + OURS).endswith("Not measured: 3 of 7 comparisons.")
-    assert render([stock()]).endswith("Not measured: 7 of 7 comparisons.")
+    assert render(everywhere(PEERS + OURS)).endswith("Not measured: 33 of 77 comparisons.")
+    assert render(PEERS + OURS).endswith("Not measured: 73 of 77 comparisons.")
+    assert render([stock()]).endswith("Not measured: 77 of 77 comparisons.")
     assert cells([stock()]) == ["0 of 5", *["-"] * 8]
 
 
@@ -77,7 +94,7 @@ def test_a_knob_that_saves_nothing_enters_no_sum() -> None:
 def test_a_peer_that_does_not_count_is_no_gap() -> None:
     rows = [stock(), row("hf_ckpt", 80, 900, graphs=6), row(SMALLEST.text(), 60, 1250)]
     assert cells(rows)[5:] == ["not compared"] * 4
-    assert render(rows).endswith("Not measured: 5 of 7 comparisons.")
+    assert render(rows).endswith("Not measured: 75 of 77 comparisons.")
 
 
 @pytest.mark.parametrize(
@@ -113,9 +130,27 @@ MEASURED = [*PEERS, *OURS, *(row(f"knob:{value}", 200, 1000) for value in (0.8, 
 
 
 def test_bars_are_met_once_all_is_measured() -> None:
-    assert verdicts(MEASURED) == [Verdict.MET] * 7
-    assert verdicts(PEERS + OURS) == [Verdict.SO_FAR] * 2 + [Verdict.MET] * 5
+    assert verdict_texts(everywhere(MEASURED)) == [f"met over {count} models (abc)" for count in (11, 11, 11, 11, 2, 11, 11)]
+    assert verdicts(everywhere(PEERS + OURS)) == [Verdict.SO_FAR] * 2 + [Verdict.MET] * 5
     assert verdicts([stock()]) == [Verdict.UNMEASURED] * 7
+
+
+def test_models_without_rows_are_not_measured_and_have_no_line() -> None:
+    assert verdict_texts(MEASURED) == [f"met so far over 1 of {count} models (abc)" for count in (11, 11, 11, 11, 2, 11, 11)]
+    assert verdict_texts(PEERS + OURS)[KNOB_RATIO] == "met so far over 0 of 11 models, 1 in part (abc)"
+    assert [model.config for model in models(MEASURED)] == CONFIGS
+    assert [model.config for model in models(of("gpt2:layers=2", MEASURED))] == ["gpt2:layers=2", *CONFIGS]
+    assert "| bert | " not in render(MEASURED)
+
+
+def test_a_bar_names_every_commit_it_rests_on() -> None:
+    rows = [row for config in CONFIGS for row in of(config, MEASURED, "old" if config == "bert" else "new")]
+    assert verdict_texts(rows)[KNOB_RATIO] == "met over 11 models (new, old)"
+    assert verdict_texts(rows)[GPT2_SMALLEST] == "met over 2 models (new)"
+    assert "| met over 11 models (new, old) |" in render(rows)
+    rows = [*of("gpt2", PEERS + OURS[:3], "new"), *of("gpt2", OURS[3:], "old")]
+    assert verdict_texts(rows)[HF_EACH].endswith(" (new)")
+    assert verdict_texts(rows)[SMALLEST_EACH].endswith(" (old)")
 
 
 @pytest.mark.parametrize(
@@ -140,21 +175,36 @@ def test_means_are_over_models() -> None:
     bert = [stock("bert"), row("hf_ckpt", 100, 1400, "bert"), ours(100, 1100, config="bert"), row(SMALLEST.text(), 48, 2, "bert")]
     shown = render([*MEASURED, *bert])
     assert f"| {' | '.join(BAR_HEADINGS)} |" in shown
-    assert "HF checkpointing, mean | 0.8 | 0.500 over 2 | met |" in shown
-    assert "HF checkpointing, each model | 0.95 | at most 0.750 (gpt2) | met |" in shown
-    assert "geometric mean | 0.95 | 0.600 over 2 | met |" in shown
+    assert "HF checkpointing, mean | 0.8 | 0.500 over 2 | met so far over 2 of 11 models (abc) |" in shown
+    assert "HF checkpointing, each model | 0.95 | at most 0.750 (gpt2) | met so far over 2 of 11 models (abc) |" in shown
+    assert "geometric mean | 0.95 | 0.600 over 2 | met so far over 2 of 11 models (abc) |" in shown
 
 
 def test_the_bar_of_gpt2_is_about_gpt2() -> None:
     bert = [stock("bert"), row("hf_ckpt", 100, 1400, "bert"), row(SMALLEST.text(), 90, 2, "bert")]
-    assert verdicts([*MEASURED, *bert])[GPT2_SMALLEST] is Verdict.MET
+    both = [*MEASURED, *of("gpt2:attention=sdpa", MEASURED)]
+    assert verdicts([*both, *bert])[GPT2_SMALLEST] is Verdict.MET
 
 
 @pytest.mark.parametrize(
-    ("ours_us", "peer_us", "ratio"), [(1, 2, 0.5), (-1, 2, -0.5), (0, 0, None), (-1, -2, None), (1, 0, math.inf)]
+    ("ours_us", "peer_us", "ratio"),
+    [
+        *((1, 2, 0.5), (-1, 2, -0.5)),
+        *((0, 0, None), (-2, -2, None), (-3, -2, None)),
+        *((1, 0, math.inf), (-1, -100, math.inf), (0, -1, math.inf), (math.nan, -1, math.inf)),
+    ],
 )
-def test_a_peer_that_costs_nothing_has_no_ratio_unless_ours_costs(ours_us: float, peer_us: float, ratio: float | None) -> None:
+def test_a_peer_that_costs_nothing_has_no_ratio_unless_ours_takes_longer(
+    ours_us: float, peer_us: float, ratio: float | None
+) -> None:
     assert ratio_of(ours_us, peer_us) == ratio
+
+
+@pytest.mark.parametrize(("time_us", "verdict"), [(999, Verdict.MISSED), (900, Verdict.UNMEASURED)])
+def test_slower_than_a_peer_that_is_faster_than_torch_compile_misses(time_us: float, verdict: Verdict) -> None:
+    checkpointed = [stock(), row("hf_ckpt", 80, 900), ours(80, time_us)]
+    assert (verdicts(checkpointed)[HF_MEAN], verdicts(checkpointed)[HF_EACH]) == (verdict, verdict)
+    assert verdicts([stock(), row("knob:0.2", 100, 900), ours(100, time_us)])[KNOB_RATIO] is verdict
 
 
 def test_matches_are_rows_of_ours_at_a_peer_s_peak() -> None:

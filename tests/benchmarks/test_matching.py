@@ -105,5 +105,12 @@ def test_the_smallest_plan_is_the_latest_and_stands_beside_hf_checkpointing() ->
     assert smallest_pair([STOCK, CHECKPOINTED]).unmeasured
 
 
+def test_the_smallest_plan_is_of_the_commit_that_is_read_at_the_peaks() -> None:
+    at_peak = record(AT_ITS_PEAK, commit="measured")
+    same, later = (record(SMALLEST.text(), step_row(60_000_000), commit=name) for name in ("measured", "later"))
+    assert smallest_pair([STOCK, CHECKPOINTED, at_peak, same, later]).ours == same
+    assert smallest_pair([STOCK, CHECKPOINTED, later, at_peak]).ours == later
+
+
 def test_no_rows_have_no_newest_commit() -> None:
     assert newest_commit([]) == []

@@ -56,12 +56,13 @@ def test_budgets_follow_once_both_ends_are_measured() -> None:
 
 
 def budgets_of_the_curve(rows: list[RowRecord]) -> list[str]:
-    """What `curve` asks for beyond the seven peers, once torch.compile is known to peak at 200 MB."""
+    """What `curve` asks for between the seven peers and our smallest, once torch.compile is known to peak at 200 MB."""
     stock = samples.record("compile", samples.step_row(200_000_000))
     ways = [spec.way.text() for spec in curve(GPT2_EAGER, [stock, *rows])]
     assert len(ways[:7]) == 7
     assert not any(way.startswith("ours") for way in ways[:7])
-    return ways[7:]
+    assert ways[-1] == "ours:policy=smallest"
+    return ways[7:-1]
 
 
 def peer(way: str, peak_bytes: int, **figures: int) -> RowRecord:
@@ -84,7 +85,7 @@ def test_two_knobs_with_one_peak_are_one_budget() -> None:
 
 
 def test_the_curve_names_no_budget_before_torch_compile_is_measured() -> None:
-    assert len(curve(GPT2_EAGER, [peer("hf_ckpt", 70_000_000)])) == 7
+    assert len(curve(GPT2_EAGER, [peer("hf_ckpt", 70_000_000)])) == 7 + 1
 
 
 def test_predictions_walk_the_frontier() -> None:

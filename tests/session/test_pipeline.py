@@ -17,15 +17,16 @@ from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan, recomputed_values, saved_values
 from graphckpt.session.allowance import NO_LIMIT_BYTES
+from graphckpt.session.buffers import materialised_ops
 from graphckpt.session.pipeline import (
     Planned,
     is_legal,
-    materialised_ops,
     plan_joint,
     plan_of_modules,
     repaired,
     stock_only,
 )
+from graphckpt.solve.segments import base_of
 from tests.joint import captured
 from tests.session.lowerers import FakeLowerer, joint_graph, limit
 
@@ -213,6 +214,8 @@ def test_buffers_are_read_from_stocks_lowering() -> None:
     folded = replace(step, **nothing)
     computed = {*planned.stock.forward, *planned.stock.backward}
     flags = materialised_ops(graph, planned.stock, folded)
-    assert list(flags) == [not (op.fusible and index in computed) for index, op in enumerate(graph.ops)]
+    kept = {base_of(graph)[index] for index in saved_values(graph, planned.stock)}
+    folded_by_stock = [op.fusible and index in computed and index not in kept for index, op in enumerate(graph.ops)]
+    assert list(flags) == [not is_folded for is_folded in folded_by_stock]
     assert 0 < sum(flags) < len(flags)
     assert all(materialised_ops(graph, planned.stock, step))

@@ -68,7 +68,7 @@ def test_plans_of_a_chain_are_legal_and_named_apart(layers: int, times: tuple[fl
     for plan in plans:
         check_plan(case.graph, plan)
     assert len({plan.name for plan in plans}) == len(plans)
-    assert {plan.name.split(":")[0] for plan in plans} <= {"saving", "layered"}
+    assert {plan.name.split(":")[0] for plan in plans} <= {"saving", "layered", "tailed"}
     assert len({(plan.forward, plan.backward) for plan in plans}) == len(plans)
     saved = [len(saved_values(case.graph, plan)) for plan in plans if plan.name.startswith("saving")]
     assert (max(saved), min(saved)) == (2 * layers + 1, 0)
@@ -93,7 +93,7 @@ def test_layered_plans_compute_no_layer_again_for_another(name: str) -> None:
     """On models with layers; the free plans of the same graphs do, or this test could not fail."""
     situation = captured(name).situation
     plans = [*_captured_plans(situation, False), *_captured_plans(situation, True)]
-    strangers = {"saving": 0, "layered": 0}
+    strangers = {"saving": 0, "layered": 0, "tailed": 0}
     for plan in plans:
         strangers[plan.name.split(":")[0]] += _strangers(situation, plan)
     assert strangers["layered"] == 0

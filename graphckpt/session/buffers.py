@@ -1,0 +1,43 @@
+"""Which values get a buffer of their own, read from a lowering.
+
+Inductor names a buffer after one of the nodes that it holds: the value, a view of it, or one of the elements of a tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphckpt.inductor import DryStep
+from graphckpt.ir.graph import Graph
+from graphckpt.ir.plan import Plan, saved_values
+from graphckpt.rewrite.schedule import is_copy, traced_name
+from graphckpt.solve.segments import base_of, is_element
+
+
+def materialised_ops(graph: Graph, stock: Plan, step: DryStep) -> tuple[bool, ...]:
+    """By stock's lowering. What stock saves has a buffer whatever it is called; what it never computes is taken to get one."""
+    in_forward, in_backward = frozenset(stock.forward), frozenset(stock.backward)
+    kept = _owners(graph, (graph.ops[index].name for index in saved_values(graph, stock)))
+    early, late = (_owners(graph, low.materialised) for low in (step.forward, step.backward))
+    flags = []
+    for index, op in enumerate(graph.ops):
+        if not op.fusible or index in kept:
+            flags.append(True)
+        elif index in in_forward:
+            flags.append(index in early)
+        else:
+            flags.append(index not in in_backward or index in late)
+    return tuple(flags)
+
+
+def copies_with_buffer(graph: Graph, step: DryStep) -> frozenset[int]:
+    """The operations that have a buffer where backward computes them again."""
+    return _owners(graph, (traced_name(name) for name in step.backward.materialised if is_copy(name)))
+
+
+def _owners(graph: Graph, names: Iterable[str]) -> frozenset[int]:
+    """The operations that allocated what nodes of these names hold; a name that the graph does not have is nobody's."""
+    number = {op.name: index for index, op in enumerate(graph.ops)}
+    base = base_of(graph)
+    found = [base[number[name]] for name in names if name in number]
+    return frozenset(graph.ops[index].inputs[0] if is_element(graph, index) else index for index in found)
