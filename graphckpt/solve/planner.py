@@ -65,7 +65,7 @@ def _savings(problem: SavingProblem, segments: Segments, keeps_tail: bool) -> It
 def _prices(
     problem: SavingProblem, segments: Segments, left: Vertex, right: Vertex, count: int | None, tail: float | None
 ) -> Sequence[float]:
-    """The dearer price, of ``right``, in the first ``count`` segments or in all; ``tail``, if any, in the last and outside of all."""
+    """The dearer price, of ``right``, in the first ``count`` segments or in all; ``tail``, if any, in the last and outside."""
     prices = []
     for value in problem.values:
         segment = segments.of_op[value]
