@@ -26,6 +26,7 @@ from graphckpt.compat.takeover import Lowerings
 from graphckpt.cost.roofline import SCALED
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.plan import Plan
+from graphckpt.session.pause import collection_paused
 from graphckpt.session.pipeline import plan_of_modules, rank_plans, ranker_for
 from graphckpt.trace.lower import lower_joint
 
@@ -73,7 +74,9 @@ def measure(layers: int) -> PlanningRow:
         static_lifetime_input_indices: Sequence[int] | None = None,
         **_: object,
     ) -> aot.Partition:
-        rows.append(_plan(joint, inputs, num_fwd_outputs, static_lifetime_input_indices, layers))
+        # As the backend does around each of these steps.
+        with collection_paused():
+            rows.append(_plan(joint, inputs, num_fwd_outputs, static_lifetime_input_indices, layers))
         raise _Done
 
     def backend(gm: fx.GraphModule, inputs: Sequence[object]) -> Callable[..., object]:

@@ -28,6 +28,7 @@ from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
 from graphckpt.session.buffers import materialised_ops
 from graphckpt.session.looks import Candidate, Looks, Lowerer
+from graphckpt.session.pause import collection_paused
 from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, last_resort, pareto
 from graphckpt.solve.planner import saving_plans
@@ -96,15 +97,16 @@ def plan_joint(
     ``choice.fits`` tells, and what to do about it is the caller's decision. ``when_lowered`` sees the graph and stock's plan before
     anything can go wrong with them.
     """
-    # Stock's duplicates and dead code go first; the user's checkpoint regions go if they are to be planned anew.
-    joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=replans_regions(options))
-    # Stock's own cut is always a candidate.
-    modules = aot.stock_partition(
-        joint, joint_graph.inputs, joint_graph.num_forward_outputs, joint_graph.static_inputs, is_prepared=True
-    )
-    started = time.perf_counter()
-    stock = _lower_stock(joint, modules, joint_graph.num_forward_outputs, when_lowered)
-    plan_seconds = time.perf_counter() - started
+    with collection_paused():
+        # Stock's duplicates and dead code go first; the user's checkpoint regions go if they are to be planned anew.
+        joint = aot.prepare_joint(joint_graph.module, drop_checkpoint_tags=replans_regions(options))
+        # Stock's own cut is always a candidate.
+        modules = aot.stock_partition(
+            joint, joint_graph.inputs, joint_graph.num_forward_outputs, joint_graph.static_inputs, is_prepared=True
+        )
+        started = time.perf_counter()
+        stock = _lower_stock(joint, modules, joint_graph.num_forward_outputs, when_lowered)
+        plan_seconds = time.perf_counter() - started
     # What no budget would need, and which values Inductor gives a buffer.
     stock_step = lowerer.lower(*stock.modules, hold_order=False)
     stock_peak_bytes = stock_step.peak.peak_bytes
@@ -121,7 +123,8 @@ def plan_joint(
     graph = stock.lowered.graph
     materialised = materialised_ops(graph, stock.plan, stock_step)
     ranker = ranker_for(graph, stock.plan, materialised, stock_step.time_us, lowerer.spec)
-    frontier = rank_plans(graph, stock.plan, ranker, options.policy)
+    with collection_paused():
+        frontier = rank_plans(graph, stock.plan, ranker, options.policy)
     plan_seconds += time.perf_counter() - started
     # Estimates that are too small make room look larger than it is.
     trust = min(1.0, frontier[0].estimated_peak_bytes / max(1, stock_peak_bytes))
