@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.bars import Bar, Value, Verdict, each, over_all
 from benchmarks.configs import Family, parse_config
 from benchmarks.judge import scaled_time_us
+from benchmarks.markdown import markdown_table
 from benchmarks.matching import Pair, compile_step, model_rows, pairs, smallest_pair
 from benchmarks.record import Measurement, RowRecord, StepRow, read_rows
 from benchmarks.suites import Scope
@@ -147,8 +148,9 @@ def render(rows: Sequence[RowRecord]) -> str:
     verdicts = [[bar.name, f"{bar.limit:g}", bar.measured, bar.verdict_text] for bar in bars(found)]
     every = [pair for model in found for pair in model.all_pairs]
     missing = f"Not measured: {sum(pair.unmeasured for pair in every)} of {len(every)} comparisons."
-    lines = [_line(model) for model in found if model.config in _with_rows(rows)]
-    return "\n\n".join([_table(HEADINGS, lines), _table(BAR_HEADINGS, verdicts), missing])
+    told = _with_rows(rows)
+    lines = [_line(model) for model in found if model.config in told]
+    return "\n\n".join([markdown_table(HEADINGS, lines), markdown_table(BAR_HEADINGS, verdicts), missing])
 
 
 def has_matches(rows: Sequence[RowRecord]) -> bool:
@@ -215,11 +217,6 @@ def _failure(pair: Pair) -> str:
 
 def _where(pair: Pair) -> str:
     return f" at {pair.peer.compared.peak_bytes / 1e6:.1f} MB" if pair.peer.compared is not None else ""
-
-
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, ["---"] * len(headings), *escaped])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from benchmarks.configs import ModelConfig, default_config, parse_config
 from benchmarks.judge import has_budget, monotone_problems, problems, scaled_time_us
+from benchmarks.markdown import markdown_table
 from benchmarks.record import Measurement, RowRecord
 from benchmarks.ways import COMPILE, HF_CKPT, SMALLEST, UNBUDGETED, Way, parse_way
 
@@ -31,9 +32,7 @@ HEADINGS = (
 def render_models(rows: Sequence[RowRecord]) -> str:
     """The table; models in the order of their first rows."""
     models = list(dict.fromkeys(_model(row) for row in rows))
-    lines = [HEADINGS, ["---"] * len(HEADINGS)]
-    lines += [_line(model, [row for row in rows if _model(row) == model]) for model in models]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(HEADINGS, [_line(model, [row for row in rows if _model(row) == model]) for model in models])
 
 
 def _model(row: RowRecord) -> str:

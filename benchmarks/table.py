@@ -24,6 +24,7 @@ from benchmarks.judge import (
     problems,
     scaled_time_us,
 )
+from benchmarks.markdown import markdown_table
 from benchmarks.record import RowRecord, StepRow, read_rows
 from benchmarks.ways import parse_way
 
@@ -61,9 +62,8 @@ def failing(shown: Sequence[RowRecord], known: Sequence[RowRecord] = ()) -> int:
 
 
 def _table(columns: Sequence[Column], shown: Sequence[RowRecord], rows: Sequence[RowRecord]) -> str:
-    lines = [[column.heading for column in columns], ["---"] * len(columns)]
-    lines += [[column.cell(row, rows).replace("|", "\\|") for column in columns] for row in shown]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines = [[column.cell(row, rows) for column in columns] for row in shown]
+    return markdown_table([column.heading for column in columns], lines)
 
 
 def _of_step(form: Callable[[StepRow], str]) -> Callable[[RowRecord, Sequence[RowRecord]], str]:

@@ -1,4 +1,4 @@
-// The backward pass of a plan: what it misses is computed just before it is read. graphckpt/solve/demand.py is the reference.
+// The backward pass of a plan: what it misses is computed just before it is read. graphckpt/solve/backward.py is the reference.
 
 #include "graph.h"
 

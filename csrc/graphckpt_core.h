@@ -69,7 +69,7 @@ GRAPHCKPT_API int32_t graphckpt_timeline(const graphckpt_graph* graph, const uin
                                          const int32_t* backward, int64_t backward_count,
                                          int64_t* live_bytes, uint8_t* held, graphckpt_peak* peak);
 
-// The backward pass with what it misses computed just before it is read; graphckpt/solve/demand.py says how and is the reference.
+// The backward pass with what it misses computed just before it is read; graphckpt/solve/backward.py says how and is the reference.
 // Returns a graphckpt_status; *count is then the culprit: on GRAPHCKPT_RUNS_ONCE an operation, on GRAPHCKPT_BAD_STEP a position.
 //   at_hand:  [op_count], 1: there when backward starts
 //   once:     [op_count], 1: may not be computed here

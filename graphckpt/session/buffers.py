@@ -5,7 +5,7 @@ Inductor names a buffer after one of the nodes that it holds: the value, a view 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from graphckpt.inductor import DryStep
 from graphckpt.ir.graph import Graph
@@ -17,8 +17,9 @@ from graphckpt.solve.segments import base_of, is_element
 def materialised_ops(graph: Graph, stock: Plan, step: DryStep) -> tuple[bool, ...]:
     """By stock's lowering. What stock saves has a buffer whatever it is called; what it never computes is taken to get one."""
     in_forward, in_backward = frozenset(stock.forward), frozenset(stock.backward)
-    kept = _owners(graph, (graph.ops[index].name for index in saved_values(graph, stock)))
-    early, late = (_owners(graph, low.materialised) for low in (step.forward, step.backward))
+    owner = _owners(graph)
+    kept = {owner[index] for index in saved_values(graph, stock)}
+    early, late = (_made(graph, owner, low.materialised) for low in (step.forward, step.backward))
     flags = []
     for index, op in enumerate(graph.ops):
         if not op.fusible or index in kept:
@@ -32,12 +33,16 @@ def materialised_ops(graph: Graph, stock: Plan, step: DryStep) -> tuple[bool, ..
 
 def copies_with_buffer(graph: Graph, step: DryStep) -> frozenset[int]:
     """The operations that have a buffer where backward computes them again."""
-    return _owners(graph, (traced_name(name) for name in step.backward.materialised if is_copy(name)))
+    again = (traced_name(name) for name in step.backward.materialised if is_copy(name))
+    return _made(graph, _owners(graph), again)
 
 
-def _owners(graph: Graph, names: Iterable[str]) -> frozenset[int]:
+def _owners(graph: Graph) -> list[int]:
+    """For each operation the one that allocates what it gives: through views, and of an element its tuple."""
+    return [graph.ops[base].inputs[0] if is_element(graph, base) else base for base in base_of(graph)]
+
+
+def _made(graph: Graph, owner: Sequence[int], names: Iterable[str]) -> frozenset[int]:
     """The operations that allocated what nodes of these names hold; a name that the graph does not have is nobody's."""
     number = {op.name: index for index, op in enumerate(graph.ops)}
-    base = base_of(graph)
-    found = [base[number[name]] for name in names if name in number]
-    return frozenset(graph.ops[index].inputs[0] if is_element(graph, index) else index for index in found)
+    return frozenset(owner[number[name]] for name in names if name in number)

@@ -1,4 +1,4 @@
-"""No cyclic garbage collection for a while: planning makes millions of small objects; it needs all of them, and none in a cycle."""
+"""No cyclic garbage collection for a while: planning makes millions of small objects, and passes over them find next to nothing."""
 
 from __future__ import annotations
 

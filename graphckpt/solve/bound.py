@@ -99,7 +99,8 @@ def bound_times(
     slopes = ((right.extra_us - left.extra_us) / (left.saved_bytes - right.saved_bytes) for left, right in pairwise(vertices))
     # What a cut finds and what is optimal are both rounded, by half a picosecond at most for each value.
     rounding_us = _PICOSECOND_US * len(problem.values)
-    fixed_us = stock_time_us - _extra_us(graph, stock, again_us, write_us) - rounding_us
+    saved_by_stock = saved_owners(graph, base_of(graph), stock)
+    fixed_us = stock_time_us - extra_us(graph, stock, saved_by_stock, again_us, write_us) - rounding_us
     tangent_bytes = _tangent_bytes(graph, stock)
     lines = []
     for price in sorted({0.0, *(slope for slope in slopes if slope > 0)}):
@@ -167,10 +168,16 @@ def _holds_its_input(graph: Graph, view: int) -> bool:
     return bool(held) and _held(graph, graph.ops[view].inputs[0]) <= held and _reads_one(graph, view)
 
 
-def _extra_us(graph: Graph, plan: Plan, again_us: Sequence[float], write_us: Sequence[float]) -> float:
-    base = base_of(graph)
-    again = sum(again_us[value] for value in recomputed_values(graph, plan))
-    return again + sum(write_us[value] for value in {base[value] for value in saved_values(graph, plan)})
+def saved_owners(graph: Graph, base: Sequence[int], plan: Plan) -> frozenset[int]:
+    """What has the memory of the values that ``plan`` saves: of a view what it looks at, by `base_of`."""
+    return frozenset(base[value] for value in saved_values(graph, plan))
+
+
+def extra_us(
+    graph: Graph, plan: Plan, saved: frozenset[int], again_us: Sequence[float], write_us: Sequence[float]
+) -> float:
+    """Time of a plan beyond what every plan takes, (2) above; ``saved`` as `saved_owners` gives it."""
+    return sum(again_us[value] for value in recomputed_values(graph, plan)) + sum(write_us[value] for value in saved)
 
 
 def _tangent_bytes(graph: Graph, stock: Plan) -> int:

@@ -21,11 +21,10 @@ class Demand:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._engine = Engine(graph)
-        self._shared = [bool(op.pinned) or not cheap for op, cheap in zip(graph.ops, cheap_values(graph), strict=True)]
+        told = list(zip(graph.ops, cheap_values(graph), strict=True))
+        self._shared = [bool(op.pinned) or not cheap for op, cheap in told]
         # A value that is read because it was dropped tells the segment; what is cheap may be any segment's.
-        self._tells = [
-            not cheap and op.phase is Phase.FORWARD for op, cheap in zip(graph.ops, cheap_values(graph), strict=True)
-        ]
+        self._tells = [not cheap and op.phase is Phase.FORWARD for op, cheap in told]
         self._from_elsewhere = [
             op.kind in (OpKind.INPUT, OpKind.TANGENT) or op.phase is Phase.BACKWARD for op in graph.ops
         ]

@@ -18,8 +18,8 @@ from typing import Protocol
 
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.peak import Timeline
-from graphckpt.ir.plan import Plan, recomputed_values, saved_values
-from graphckpt.solve.bound import TimeBound, bound_times
+from graphckpt.ir.plan import Plan
+from graphckpt.solve.bound import TimeBound, bound_times, extra_us, saved_owners
 from graphckpt.solve.engine import Engine
 from graphckpt.solve.segments import base_of
 
@@ -117,12 +117,10 @@ class Ranker:
         return self._engine.timeline(plan, real)
 
     def _extra_us(self, plan: Plan, saved: frozenset[int]) -> float:
-        again = sum(self.again_us[index] for index in recomputed_values(self._graph, plan))
-        return again + sum(self.write_us[index] for index in saved)
+        return extra_us(self._graph, plan, saved, self.again_us, self.write_us)
 
     def _saved(self, plan: Plan) -> frozenset[int]:
-        """What has the memory of the saved values: of a view what it looks at."""
-        return frozenset(self._base[index] for index in saved_values(self._graph, plan))
+        return saved_owners(self._graph, self._base, plan)
 
 
 def pareto(ranked: Sequence[Ranked], admits: Callable[[Plan], bool] = lambda plan: True) -> tuple[Ranked, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from typing import NamedTuple
 
 from graphckpt.errors import PlanError
 from graphckpt.ir.plan import Plan
@@ -38,9 +39,11 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
     segments = cut_at(situation.graph, situation.order, situation.layers)
     entering = frozenset().union(*segments.crossing)
     seen = set[frozenset[int]]()
-    free = frozenset[int]()
-    for name, forced, keeps_tail in (("saving", free, False), ("layered", entering, False), ("tailed", free, True)):
-        for place, saving in _savings(problem.forcing(forced), segments, keeps_tail):
+    nothing = frozenset[int]()
+    free, layered = (_Hull(p, lower_hull(p, _RESOLUTION)) for p in (problem, problem.forcing(entering)))
+    families = (("saving", free, nothing, False), ("layered", layered, entering, False), ("tailed", free, nothing, True))
+    for name, hull, forced, keeps_tail in families:
+        for place, saving in _savings(hull, segments, keeps_tail):
             saved = saving.saved | situation.always_saved | forced
             if saved in seen:
                 continue
@@ -49,9 +52,14 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
                 yield situation.demand.plan(f"{name}:{place}", saved, segments.of_op, situation.backward_order)
 
 
-def _savings(problem: SavingProblem, segments: Segments, keeps_tail: bool) -> Iterator[tuple[str, Saving]]:
+class _Hull(NamedTuple):
+    problem: SavingProblem
+    vertices: tuple[Vertex, ...]
+
+
+def _savings(hull: _Hull, segments: Segments, keeps_tail: bool) -> Iterator[tuple[str, Saving]]:
     """The vertices of the hull with their places in it, and behind each the mixtures of its price and that of the one before."""
-    vertices = lower_hull(problem, _RESOLUTION)
+    problem, vertices = hull
     resolved_bytes = max(1.0, _RESOLUTION * vertices[0].saving.saved_bytes)
     tail = vertices[0].price_us_per_byte if keeps_tail else None
     yield "0", vertices[0].saving
