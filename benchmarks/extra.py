@@ -9,8 +9,8 @@ second holds each bar, what was measured and a verdict, with the commits of the 
 refused, went over its budget or otherwise does not count is named, enters no figure, and its bars are missed.
 
 Not guaranteed: that everything was measured. What was not shows a dash and is counted in the last line, and a bar that holds
-over a part of the comparisons is met so far. Bars and count are about every model of the suites' default scope; one without
-rows is unmeasured, and has no line.
+over a part of the comparisons is met so far. Bars and count are about every model of the suites' default scope, and others that
+have rows; one without rows is unmeasured, and has no line.
 """
 
 from __future__ import annotations

@@ -16,24 +16,28 @@ class BudgetError(GraphckptError, ValueError):
 
 
 class BudgetInfeasible(GraphckptError):
-    """No plan fits the budget.
+    """No plan fits the budget, or the one of ``policy`` does not, where that alone was to be taken.
 
     ``holders``: one line a tensor (module, shape, file:line) of what holds the peak in the smallest plan, largest first.
     """
 
-    def __init__(self, wanted_bytes: int, smallest_bytes: int, holders: tuple[str, ...]) -> None:
-        super().__init__(wanted_bytes, smallest_bytes, holders)
+    def __init__(self, wanted_bytes: int, smallest_bytes: int, holders: tuple[str, ...], policy: str | None = None) -> None:
+        super().__init__(wanted_bytes, smallest_bytes, holders, policy)
         self.wanted_bytes = wanted_bytes
         self.smallest_bytes = smallest_bytes
         self.holders = holders
+        self.policy = policy
 
     def __str__(self) -> str:
         held = "".join(f"\n  {holder}" for holder in self.holders) or "\n  (nothing that a plan could drop)"
+        found, train, other = "the smallest feasible one is", "to train at the smallest peak", ""
+        if self.policy is not None:
+            found, train, other = f"policy {self.policy!r} needs", "to train with it all the same", "leave the policy out, "
         return (
-            f"a budget of {_exact(self.wanted_bytes)} cannot be kept: the smallest feasible one is {_exact(self.smallest_bytes)}.\n"
+            f"a budget of {_exact(self.wanted_bytes)} cannot be kept: {found} {_exact(self.smallest_bytes)}.\n"
             f"There the peak is held by:{held}\n"
-            f"Raise the budget to at least {self.smallest_bytes} bytes, make the batch smaller, "
-            'or pass on_infeasible="warn" to train at the smallest peak.'
+            f"Raise the budget to at least {self.smallest_bytes} bytes, {other}make the batch smaller, "
+            f'or pass on_infeasible="warn" {train}.'
         )
 
 

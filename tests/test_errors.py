@@ -37,10 +37,18 @@ def test_infeasible_says_wanted_smallest_holders_and_next() -> None:
     assert 'on_infeasible="warn"' in message
 
 
+def test_a_plan_by_name_that_is_over_is_not_called_the_smallest() -> None:
+    message = str(BudgetInfeasible(1, 2, (), "sqrt"))
+    assert "policy 'sqrt' needs 2 bytes" in message
+    assert "leave the policy out" in message
+    assert "smallest" not in message
+
+
 @pytest.mark.parametrize(
     "error",
     [
         BudgetInfeasible(1, 2, ("a", "b")),
+        BudgetInfeasible(1, 2, ("a", "b"), "sqrt"),
         UnsupportedGraph("sort_1", "its ties may differ"),
         GraphTextError(3, "a storage", "x9"),
     ],

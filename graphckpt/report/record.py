@@ -53,7 +53,8 @@ class Record:
 
     ``predicted_peak_bytes`` assumes that the caller drops the outputs it does not differentiate (``loss = model(x).loss``);
     ``predicted_held_peak_bytes`` that it keeps them through backward. ``holders``: (tensor, bytes) alive at the peak, largest
-    first. ``gap``: share by which the plan's time may exceed the best possible one, or "no bound".
+    first. ``smallest_peak_bytes``: that of the smallest plan found, None where it was not lowered. ``gap``: share by which the
+    plan's time may exceed the best possible one, "no bound", or "unknown" and why.
     """
 
     graph_id: int

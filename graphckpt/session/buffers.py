@@ -1,4 +1,4 @@
-"""Which values get a buffer of their own, read from a lowering.
+"""Which values get a buffer of their own, and which inputs a second one, read from a lowering.
 
 Inductor names a buffer after one of the nodes that it holds: the value, a view of it, or one of the elements of a tuple.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphckpt.inductor import DryStep
-from graphckpt.ir.graph import Graph
+from graphckpt.ir.graph import Graph, OpKind
 from graphckpt.ir.plan import Plan, saved_values
+from graphckpt.ir.program import Program
 from graphckpt.rewrite.schedule import is_copy, traced_name
 from graphckpt.solve.segments import base_of, is_element
 
@@ -35,6 +36,18 @@ def copies_with_buffer(graph: Graph, step: DryStep) -> frozenset[int]:
     """The operations that have a buffer where backward computes them again."""
     again = (traced_name(name) for name in step.backward.materialised if is_copy(name))
     return _made(graph, _owners(graph), again)
+
+
+def inputs_laid_out(graph: Graph, forward: Program, num_outputs: int) -> dict[int, int]:
+    """The bytes of the inputs that forward copies and hands to backward in their place, by operation.
+
+    Inductor does that where a kernel wants another layout: a convolution its image and its weights. ``num_outputs``: how many
+    leading results go to the caller.
+    """
+    number = {op.name: index for index, op in enumerate(graph.ops) if op.kind is OpKind.INPUT}
+    made_bytes = {event.block: event.size_bytes for event in forward.events if event.size_bytes}
+    saved = ((number[name], block) for name, block in forward.outputs[num_outputs:] if name in number)
+    return {index: made_bytes[block] for index, block in saved if block in made_bytes}
 
 
 def _owners(graph: Graph) -> list[int]:

@@ -31,7 +31,15 @@ from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
 from graphckpt.session.looks import Lowerer
-from graphckpt.session.pipeline import JointGraph, Planned, is_limited, plan_joint, replans_regions, stock_only
+from graphckpt.session.pipeline import (
+    JointGraph,
+    Planned,
+    is_limited,
+    one_policy,
+    plan_joint,
+    replans_regions,
+    stock_only,
+)
 from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 
@@ -156,13 +164,14 @@ class Compilation:
             raise OptionError(f"{wanted} ({error}). Name another one, or leave the option out.") from error
 
     def _refuse(self, planned: Planned, budget: Budget, holders: tuple[tuple[str, int], ...]) -> None:
-        """Raise, or warn that the smallest plan is over the budget; the bytes named are in the terms of the budget asked for."""
+        """Raise, or warn that the plan is over the budget; the bytes named are in the terms of the budget asked for."""
         fixed_bytes = budget.live_bytes + budget.reserve_bytes if budget.kind == "budget" else 0
         held = tuple(f"{format_bytes(size_bytes)}  {name}" for name, size_bytes in holders)
-        refusal = BudgetInfeasible(budget.asked_bytes, planned.choice.peak_bytes + fixed_bytes, held)
+        needed_bytes = planned.choice.peak_bytes + fixed_bytes
+        refusal = BudgetInfeasible(budget.asked_bytes, needed_bytes, held, one_policy(self.options.policy))
         if self.options.on_infeasible == "error":
             raise refusal
-        _logger.warning("graphckpt: training at the smallest peak found, over the budget: %s", refusal)
+        _logger.warning("graphckpt: training over the budget: %s", refusal)
 
     def _budget(self, unbudgeted_peak_bytes: int) -> Budget:
         if self.options.policy is not None and self.options.budget is None and self.options.activation_budget is None:

@@ -2,13 +2,16 @@
 
 Stock's lowering tells which values get a buffer of their own where stock computes them. What a plan computes again in backward may
 get one where stock's did not, for its readers stand apart there (a ``tanh`` that both a product and, behind it, a gradient read).
-The first plan that is lowered shows which these are; in the other plans they are then taken to be the same.
+Each plan that is lowered shows some of these; in the other plans they are then taken to be the same.
+
+Not guaranteed: that what is learnt holds. It is learnt of backward and charged to forward as well, and never forgotten, so an
+estimate may become too large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from torch import fx
@@ -49,8 +52,8 @@ class Candidate(NamedTuple):
 
 @dataclass(slots=True)
 class Looks:
-    """The looks at one graph's ``frontier``. ``limit_bytes``: what may be spent up to, 0 without a budget. ``candidates``: the
-    latest look at each plan, by its place."""
+    """The looks at one graph's ``frontier``. ``stock``: its first plan, lowered already; ``candidates``: the latest look at each
+    plan, by its place."""
 
     joint: fx.GraphModule
     num_forward_outputs: int
@@ -58,37 +61,42 @@ class Looks:
     lowerer: Lowerer
     ranker: Ranker
     frontier: Sequence[Ranked]
-    limit_bytes: float
-    candidates: dict[int, Candidate] = field(default_factory=dict)
+    stock: InitVar[Candidate]
+    candidates: dict[int, Candidate] = field(init=False)
     _estimates: list[int] = field(init=False)
-    _unspent: dict[int, int] = field(default_factory=dict)
+    _smallest_seen_bytes: int = field(init=False)
+    _unspent: set[int] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, stock: Candidate) -> None:
+        self.candidates = {0: stock}
         self._estimates = [ranked.estimated_peak_bytes for ranked in self.frontier]
+        self._smallest_seen_bytes = stock.step.peak.peak_bytes
+        self._unspent = {0}
 
     def estimated_peak(self, index: int) -> int:
         """The peak of a plan by the model, as far as it has learnt."""
         return self._estimates[index]
 
-    def exact_peak(self, index: int, may_spend: bool) -> int:
-        """Lower a plan dry. ``may_spend``: fusions over a distance may take what the limit leaves where they are."""
+    def exact_peak(self, index: int, limit_bytes: float) -> int:
+        """Lower a plan dry. Fusions over a distance may take what ``limit_bytes`` leaves where they are."""
         graph, plan = self.lowered.graph, self.frontier[index].plan
         plan = replace(plan, hold=values_to_hold(graph, plan))
         check_plan(graph, plan)
-        room_bytes = self.ranker.room_bytes(plan, self.limit_bytes if may_spend else 0)
+        room_bytes = self.ranker.room_bytes(plan, limit_bytes)
         modules = split_by_plan(self.joint, self.lowered, plan, self.num_forward_outputs, room_bytes)
         self.candidates[index] = Candidate(plan, modules, self.lowerer.lower(*modules, hold_order=True))
         self._learn(self.candidates[index].step)
         peak_bytes = self.candidates[index].step.peak.peak_bytes
-        if not may_spend:
-            self._unspent[index] = peak_bytes
+        self._smallest_seen_bytes = min(self._smallest_seen_bytes, peak_bytes)
+        if not limit_bytes:
+            self._unspent.add(index)
         return peak_bytes
 
     @property
     def smallest_peak_bytes(self) -> int | None:
         """The smallest exact peak, if the smallest plan by the model was among those that were lowered as small as they get."""
         smallest = min(range(len(self._estimates)), key=lambda index: (self._estimates[index], -index))
-        return min(self._unspent.values()) if smallest in self._unspent else None
+        return self._smallest_seen_bytes if smallest in self._unspent else None
 
     def _learn(self, step: DryStep) -> None:
         ranker = self.ranker.with_buffers(copies_with_buffer(self.lowered.graph, step))

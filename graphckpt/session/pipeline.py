@@ -8,10 +8,11 @@ Nothing here rewrites or solves; each step is a function of a lower floor.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import fx
@@ -26,11 +27,11 @@ from graphckpt.ir.graph import Graph, Phase, value_bytes
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
-from graphckpt.session.buffers import materialised_ops
+from graphckpt.session.buffers import inputs_laid_out, materialised_ops
 from graphckpt.session.looks import Candidate, Looks, Lowerer
 from graphckpt.session.pause import collection_paused
 from graphckpt.solve.demand import plan_from_saved
-from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, last_resort, pareto
+from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, first_correction, last_resort, pareto
 from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
 from graphckpt.solve.saving import state_saving
@@ -53,8 +54,9 @@ class JointGraph:
 class Planned:
     """The chosen plan as modules, with everything the record tells about the choice.
 
-    ``smallest_peak_bytes``: the smallest that a plan is known for. ``least_time_us``: no plan within the budget takes less by the
-    model; without a budget, no plan of this peak. None where nobody asked.
+    ``smallest_peak_bytes``: the smallest that a plan is known for; None where the smallest plan was not lowered as small as it
+    gets, or where a named policy was asked for. ``least_time_us``: no plan within the budget takes less by the model, nor, where
+    nothing fits or there is no budget, one of this peak; None where stock's plan was taken unseen.
     """
 
     forward: fx.GraphModule
@@ -122,21 +124,22 @@ def plan_joint(
     started = time.perf_counter()
     graph = stock.lowered.graph
     materialised = materialised_ops(graph, stock.plan, stock_step)
-    ranker = ranker_for(graph, stock.plan, materialised, stock_step.time_us, lowerer.spec)
+    laid_out = inputs_laid_out(graph, stock_step.forward.program, joint_graph.num_forward_outputs)
+    ranker = ranker_for(graph, stock.plan, materialised, stock_step.time_us, lowerer.spec, laid_out)
     with collection_paused():
         frontier = rank_plans(graph, stock.plan, ranker, options.policy)
     plan_seconds += time.perf_counter() - started
-    # Estimates that are too small make room look larger than it is.
-    trust = min(1.0, frontier[0].estimated_peak_bytes / max(1, stock_peak_bytes))
-    limit_bytes = trust * allowance_bytes if is_budgeted(options) else 0
-    looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, limit_bytes)
-    choice = _choose(frontier, options.policy, allowance_bytes, looks, stock_peak_bytes)
-    chosen = looks.candidates.get(choice.index, Candidate(stock.plan, stock.modules, stock_step))
+    stock_look = Candidate(stock.plan, stock.modules, stock_step)
+    looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, stock_look)
+    choice = _choose(frontier, options, allowance_bytes, looks, stock_peak_bytes)
     started = time.perf_counter()
-    least_us = ranker.time_bound().time_us(allowance_bytes if is_budgeted(options) else choice.peak_bytes)
+    # The bound is on the model's peaks.
+    within_bytes = max(choice.peak_bytes, looks.estimated_peak(choice.index), allowance_bytes if is_budgeted(options) else 0)
+    least_us = ranker.time_bound().time_us(within_bytes)
     plan_seconds += time.perf_counter() - started
-    planned = _planned(chosen, stock, stock_step, frontier, choice, plan_seconds)
-    return replace(planned, smallest_peak_bytes=looks.smallest_peak_bytes, least_time_us=least_us)
+    planned = _planned(looks.candidates[choice.index], stock, stock_step, frontier, choice, plan_seconds)
+    smallest_bytes = None if one_policy(options.policy) else looks.smallest_peak_bytes
+    return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us)
 
 
 def _planned(
@@ -220,31 +223,44 @@ def plan_of_modules(lowered: Lowered, name: str, forward: fx.GraphModule, backwa
 
 
 def ranker_for(
-    graph: Graph, stock: Plan, materialised: Sequence[bool], stock_time_us: float, spec: DeviceSpec
+    graph: Graph,
+    stock: Plan,
+    materialised: Sequence[bool],
+    stock_time_us: float,
+    spec: DeviceSpec,
+    laid_out: Mapping[int, int] = MappingProxyType({}),
 ) -> Ranker:
-    """What gives plans of one graph the model's figures."""
+    """What gives plans of one graph the model's figures; ``laid_out`` as `Ranker` takes it."""
     again_us = recompute_times_us(graph, materialised, spec)
     write_us = saving_times_us(graph, materialised, spec)
     # The caller drops its outputs when forward returns, all but the loss: they are not part of the peak of backward.
     held = tuple(out for out in graph.forward_outputs if value_bytes(graph, [out]) <= _LOSS_BYTES)
-    return Ranker(replace(graph, forward_outputs=held), stock, stock_time_us, materialised, again_us, write_us)
+    graph = replace(graph, forward_outputs=held)
+    return Ranker(graph, stock, stock_time_us, materialised, again_us, write_us, laid_out)
 
 
 def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) -> tuple[Ranked, ...]:
     """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
     situation = survey(graph, stock)
-    if policy is None or policy == "smallest" or policy.startswith("index:"):
-        problem = state_saving(graph, stock, situation.always_saved, ranker.again_us, ranker.write_us)
-        plans = chain(candidate_plans(situation), saving_plans(situation, problem))
-        return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, graph))
-    named = [stock] if policy == "stock" else [stock, named_plan(situation, policy)]
-    return tuple(ranker.rank(plan) for plan in named)
+    name = one_policy(policy)
+    if name is not None:
+        named = [stock] if name == "stock" else [stock, named_plan(situation, name)]
+        return tuple(ranker.rank(plan) for plan in named)
+    problem = state_saving(graph, stock, situation.always_saved, ranker.again_us, ranker.write_us)
+    plans = chain(candidate_plans(situation), saving_plans(situation, problem))
+    return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, graph))
+
+
+def one_policy(policy: str | None) -> str | None:
+    """The policy, if its one plan is to be taken; None where there is a choice among all plans that can be found."""
+    return None if policy is None or policy == "smallest" or policy.startswith("index:") else policy
 
 
 def _choose(
-    frontier: Sequence[Ranked], policy: str | None, allowance_bytes: int, looks: Looks, stock_peak_bytes: int
+    frontier: Sequence[Ranked], options: Options, allowance_bytes: int, looks: Looks, stock_peak_bytes: int
 ) -> Choice:
     """The budget's choice, or the one a policy names."""
+    policy = options.policy
     if policy is None:
         return choose(len(frontier), allowance_bytes, looks, stock_peak_bytes)
     if policy == "smallest":
@@ -254,7 +270,10 @@ def _choose(
     if index >= len(frontier):
         count = len(frontier)
         raise OptionError(f"policy {policy!r} was wanted, but the frontier of this graph has {count} plans, from index:0 on")
-    peak_bytes = looks.exact_peak(index, True) if index else stock_peak_bytes
-    if index and peak_bytes > allowance_bytes:
-        peak_bytes = looks.exact_peak(index, False)
+    if not index:
+        return Choice(0, stock_peak_bytes, stock_peak_bytes <= allowance_bytes, ((0, stock_peak_bytes),))
+    limit_bytes = allowance_bytes / first_correction(looks, stock_peak_bytes) if is_budgeted(options) else 0
+    peak_bytes = looks.exact_peak(index, limit_bytes)
+    if limit_bytes and peak_bytes > allowance_bytes:
+        peak_bytes = looks.exact_peak(index, 0)
     return Choice(index, peak_bytes, peak_bytes <= allowance_bytes, ((index, peak_bytes),))

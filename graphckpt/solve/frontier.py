@@ -1,29 +1,31 @@
 """The frontier of a graph: its plans from fastest to smallest, and the choice a budget makes among them.
 
 The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need noticeably less
-memory than every faster one. The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice
-lowers few plans: it starts at the first whose corrected estimate fits. Where its exact peak does not, a smaller one is looked at,
-with caution; where it is smaller than was thought, a faster one, once. The first two looks may spend what the budget leaves; a plan
-that is over for it alone is looked at again without. Each look may teach the estimates.
+memory than every faster one, or least of all. The model's peak is an estimate; the exact one comes from a dry lowering, which is
+slow. So a choice lowers few plans: it starts at the first whose corrected estimate fits. The first two looks may spend what the
+budget leaves. What is over then is looked at once more, allowed that much less; if its estimate is too close to the budget for
+that, the next plan is. Later looks spend nothing, and what is over is left, with caution. Where the first look shows estimates to
+be too large, a faster plan is looked at, once. Each look may teach the estimates.
 
 Not guaranteed: that no faster plan of the frontier fits too, nor, where estimates fail twice, how many plans are lowered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
-from graphckpt.ir.graph import Graph
+from graphckpt.ir.graph import Graph, OpKind, Phase, Storage
 from graphckpt.ir.peak import Timeline
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.bound import TimeBound, bound_times, extra_us, saved_owners
 from graphckpt.solve.engine import Engine
 from graphckpt.solve.segments import base_of
 
-# So many of the smallest plans are lowered before giving up.
+# So many of the smallest plans are lowered, as small as they get, before giving up.
 _LAST_RESORTS = 2
 # Of stock's peak: a plan that gains less than that over a faster one is the same plan, for more time.
 _LEAST_GAIN = 1 / 512
@@ -59,13 +61,14 @@ class Lookable(Protocol):
     def estimated_peak(self, index: int) -> int:
         """By the model. Later looks may change it."""
 
-    def exact_peak(self, index: int, may_spend: bool) -> int:
-        """As Inductor will have it; slow. ``may_spend``: it may use what the budget leaves."""
+    def exact_peak(self, index: int, limit_bytes: float) -> int:
+        """As Inductor will have it; slow. ``limit_bytes``: what the plan may use up to; 0: it is to be as small as it gets."""
 
 
 class Ranker:
     """Gives plans of one graph the model's figures. Times are by operation: ``again_us`` of one more computation, ``write_us`` of
-    writing a value that stock does not write."""
+    writing a value that stock does not write. ``laid_out``: bytes of the inputs that forward lays out anew for itself and backward,
+    by operation; they are charged to backward alone."""
 
     def __init__(
         self,
@@ -75,10 +78,11 @@ class Ranker:
         materialised: Sequence[bool],
         again_us: Sequence[float],
         write_us: Sequence[float],
+        laid_out: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._graph, self._stock, self._stock_time_us = graph, stock, stock_time_us
         self._base = base_of(graph)
-        self._engine = Engine(graph)
+        self._engine = Engine(_made_for_backward(graph, laid_out))
         self._materialised = tuple(materialised)
         self.again_us = again_us
         self.write_us = write_us
@@ -123,21 +127,35 @@ class Ranker:
         return saved_owners(self._graph, self._base, plan)
 
 
+def _made_for_backward(graph: Graph, laid_out: Mapping[int, int]) -> Graph:
+    """``graph`` with these inputs there when backward starts, as tangents are."""
+    ops, storages = list(graph.ops), list(graph.storages)
+    for index, size_bytes in laid_out.items():
+        ops[index] = replace(ops[index], kind=OpKind.TANGENT, phase=Phase.BACKWARD, storages=(len(storages),))
+        storages.append(Storage(size_bytes, external=False, shared=True))
+    return replace(graph, ops=tuple(ops), storages=tuple(storages))
+
+
 def pareto(ranked: Sequence[Ranked], admits: Callable[[Plan], bool] = lambda plan: True) -> tuple[Ranked, ...]:
-    """Stock's plan, which is the first, then from fastest to smallest those that need noticeably less memory than every faster one.
+    """Stock's plan, which is the first, then from fastest to smallest those that need noticeably less memory than every faster one;
+    the smallest of all is the last, however little it gains.
 
     ``admits``: whether a plan is legal; asked of those alone that would be kept.
     """
     stock = ranked[0]
     frontier = [stock]
     least_bytes = stock.estimated_peak_bytes * _LEAST_GAIN
-    # The smallest of all is there for those who need it, however little it gains.
-    smallest_bytes = min((r.estimated_peak_bytes for r in ranked if r.time_us >= stock.time_us), default=0)
-    for entry in sorted(ranked[1:], key=lambda r: (r.time_us, r.estimated_peak_bytes)):
+    slower = [entry for entry in ranked[1:] if entry.time_us >= stock.time_us]
+    for entry in sorted(slower, key=lambda r: (r.time_us, r.estimated_peak_bytes)):
         gain_bytes = frontier[-1].estimated_peak_bytes - entry.estimated_peak_bytes
-        is_better = gain_bytes > least_bytes or (gain_bytes > 0 and entry.estimated_peak_bytes == smallest_bytes)
-        if is_better and entry.time_us >= stock.time_us and admits(entry.plan):
+        if gain_bytes > least_bytes and admits(entry.plan):
             frontier.append(entry)
+    for entry in sorted(slower, key=lambda r: (r.estimated_peak_bytes, r.time_us)):
+        if entry.estimated_peak_bytes >= frontier[-1].estimated_peak_bytes:
+            break
+        if admits(entry.plan):
+            frontier.append(entry)
+            break
     return tuple(frontier)
 
 
@@ -150,32 +168,38 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_by
     looked_at = {0: stock_peak_bytes}
     if stock_peak_bytes <= allowance_bytes:
         return Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
-    # Stock's order is Inductor's own; where it needs less than the model thinks, our plans need not.
-    correction = max(1.0, stock_peak_bytes / max(1, looks.estimated_peak(0)))
-    index, spending_looks = 0, 0
-    while (index := _next_fitting(looks, range(index + 1, plan_count), allowance_bytes, correction)) < plan_count:
-        if spending_looks < _SPENDING_LOOKS:
-            peak_bytes = looks.exact_peak(index, True)
+    correction = first_correction(looks, stock_peak_bytes)
+    index, spending_looks, caution = 1, 0, 1.0
+    while (index := _next_fitting(looks, range(index, plan_count), allowance_bytes, caution * correction)) < plan_count:
+        may_spend = spending_looks < _SPENDING_LOOKS
+        peak_bytes = looks.exact_peak(index, allowance_bytes / correction if may_spend else 0)
+        if peak_bytes <= allowance_bytes:
+            looked_at[index] = peak_bytes
+            return _found(index, looked_at) if spending_looks else _faster(index, allowance_bytes, correction, looks, looked_at)
+        caution = _CAUTION
+        if may_spend:
+            # What the estimate, as the look has taught it, does not explain was spent too much: less of it, here or further on.
+            correction *= peak_bytes / min(peak_bytes, max(1, allowance_bytes, looks.estimated_peak(index) * correction))
             spending_looks += 1
-            if peak_bytes <= allowance_bytes:
-                looked_at[index] = peak_bytes
-                return _faster(index, allowance_bytes, looks, looked_at) if spending_looks == 1 else _found(index, looked_at)
-            if looks.estimated_peak(index) * correction > allowance_bytes:
-                # It was not the spending: the look has taught the estimates that this plan does not fit.
-                continue
-        looked_at[index] = looks.exact_peak(index, False)
-        if looked_at[index] <= allowance_bytes:
-            return _found(index, looked_at)
-        correction = _CAUTION * max(1.0, looked_at[index] / max(1, looks.estimated_peak(index)))
+        else:
+            looked_at[index] = peak_bytes
+            correction = max(1.0, peak_bytes / max(1, looks.estimated_peak(index)))
+            index += 1
     return last_resort(plan_count, allowance_bytes, looks, looked_at)
 
 
-def _faster(index: int, allowance_bytes: int, looks: Lookable, looked_at: dict[int, int]) -> Choice:
+def first_correction(looks: Lookable, stock_peak_bytes: int) -> float:
+    """What estimates are to be multiplied by, as far as stock's tells: its order is Inductor's own, so where stock needs less than
+    the model thinks, our plans need not."""
+    return max(1.0, stock_peak_bytes / max(1, looks.estimated_peak(0)))
+
+
+def _faster(index: int, allowance_bytes: int, correction: float, looks: Lookable, looked_at: dict[int, int]) -> Choice:
     """Plan ``index``, or a faster one that fits too: worth a second look where the first one showed estimates to be too large."""
     ratio = looked_at[index] / max(1, looks.estimated_peak(index))
     faster = _next_fitting(looks, range(1, index), allowance_bytes, ratio)
     if faster < index:
-        peak_bytes = looks.exact_peak(faster, True)
+        peak_bytes = looks.exact_peak(faster, allowance_bytes / correction)
         if peak_bytes <= allowance_bytes:
             looked_at[faster] = peak_bytes
             return _found(faster, looked_at)
@@ -189,15 +213,16 @@ def _found(index: int, looked_at: dict[int, int]) -> Choice:
 def last_resort(plan_count: int, allowance_bytes: int, looks: Lookable, looked_at: dict[int, int]) -> Choice:
     """The first of the smallest plans to fit, or the smallest of them: estimates this close cannot tell which one it is."""
     for _ in range(_LAST_RESORTS):
-        left = [index for index in range(1, plan_count) if index not in looked_at]
+        smallest = sorted(range(1, plan_count), key=lambda i: (looks.estimated_peak(i), -i))[:_LAST_RESORTS]
+        left = [index for index in smallest if index not in looked_at]
         if not left:
             break
-        index = min(left, key=lambda i: (looks.estimated_peak(i), -i))
-        looked_at[index] = looks.exact_peak(index, False)
-        if looked_at[index] <= allowance_bytes:
-            return _found(index, looked_at)
-    smallest = min(looked_at, key=lambda i: (looked_at[i], i))
-    return Choice(smallest, looked_at[smallest], looked_at[smallest] <= allowance_bytes, tuple(looked_at.items()))
+        looked_at[left[0]] = looks.exact_peak(left[0], 0)
+        if looked_at[left[0]] <= allowance_bytes:
+            return _found(left[0], looked_at)
+    smallest_seen = min(looked_at, key=lambda i: (looked_at[i], i))
+    peak_bytes = looked_at[smallest_seen]
+    return Choice(smallest_seen, peak_bytes, peak_bytes <= allowance_bytes, tuple(looked_at.items()))
 
 
 def _next_fitting(looks: Lookable, indices: range, allowance_bytes: int, correction: float) -> int:

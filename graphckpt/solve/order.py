@@ -21,7 +21,7 @@ from graphckpt.ir.plan import Plan
 def gradients_early(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
     """``backward`` with each product that only gradients are made from right behind the last backward value it reads."""
     moved = _gradient_products(graph, backward)
-    missing = {index: {s for s in graph.ops[index].inputs if _is_made_in_backward(graph, s)} for index in moved}
+    missing = {i: {s for s in graph.ops[i].inputs if _is_made_in_backward(graph, s)} for i in backward if i in moved}
     waiting: dict[int, list[int]] = {}
     for index, sources in missing.items():
         for source in sources:

@@ -9,8 +9,9 @@ import pytest
 
 from graphckpt.inductor import DryStep
 from graphckpt.ir.plan import Plan
+from graphckpt.ir.program import Event, Program
 from graphckpt.ir.text import parse
-from graphckpt.session.buffers import copies_with_buffer, materialised_ops
+from graphckpt.session.buffers import copies_with_buffer, inputs_laid_out, materialised_ops
 from tests.joint import captured
 from tests.session.lowerers import FakeLowerer
 
@@ -64,3 +65,12 @@ def test_what_stock_saves_has_a_buffer() -> None:
     assert materialised_ops(GRAPH, Plan("keeps y", (1, 2, 3, 4, 5, 6), (8,)), _step(set(), set()))[Y]
     flags = materialised_ops(GRAPH, Plan("keeps stats", (1, 2, 3, 4, 5, 6), (4, 5, 8)), _step(set(), set()))
     assert (flags[STATS], flags[Y]) == (True, False)
+
+
+def test_inputs_that_forward_copies_for_backward() -> None:
+    """x is result 0, for the caller, and result 1 as block 1, a copy of 80 bytes; as block 0, it is the input itself."""
+    copy = Event(1, 80, 0, "buf0")
+    forward = Program((("x", 0),), (copy, Event(2, 8, 0, "out")), (("x", 1), ("x", 1), ("out", 2)))
+    assert inputs_laid_out(GRAPH, forward, 1) == {0: 80}
+    assert inputs_laid_out(GRAPH, forward, 2) == {}
+    assert inputs_laid_out(GRAPH, replace(forward, outputs=(("out", 2), ("x", 0))), 1) == {}

@@ -86,6 +86,36 @@ def test_the_frontier_has_exact_peaks_where_plans_were_lowered() -> None:
     assert float(record.gap.removesuffix(" %")) >= 0
 
 
+@pytest.mark.parametrize("allowance_bytes", [0, 1])
+def test_a_plan_that_does_not_fit_has_a_gap_all_the_same(allowance_bytes: int) -> None:
+    """To what is possible at its own peak: nothing is within a budget of a byte."""
+    planned, record = _described("attention", allowance_bytes, activation_budget="1")
+    assert not planned.choice.fits
+    assert record.gap.endswith(" %")
+
+
+@pytest.mark.parametrize(
+    ("least_us", "gap"),
+    [(None, "no bound"), (0.0, "no bound"), (100.0, "0.0 %"), (80.0, "25.0 %"), (100.1, "unknown: the bound is above")],
+)
+def test_the_gap_in_words(least_us: float | None, gap: str) -> None:
+    planned, _ = _described("mlp", 1)
+    index = planned.choice.index
+    frontier = (*planned.frontier[:index], replace(planned.frontier[index], time_us=100.0), *planned.frontier[index + 1 :])
+    planned = replace(planned, frontier=frontier, least_time_us=least_us)
+    assert describe(planned, 0, limit(1), 0, 0.0, ()).gap.startswith(gap)
+
+
+@pytest.mark.parametrize("name", ["mlp", "attention", "convolution", "dropout"])
+@pytest.mark.parametrize("policy", ["smallest", "sqrt", "index:0"])
+def test_no_peak_is_below_the_smallest(name: str, policy: str) -> None:
+    """Of a plan by its name nothing is known about others."""
+    _, record = _described(name, policy=policy)
+    assert (record.smallest_peak_bytes is None) == (policy == "sqrt" or (policy == "index:0" and len(record.frontier) > 1))
+    if record.smallest_peak_bytes is not None:
+        assert record.smallest_peak_bytes <= min(record.predicted_peak_bytes, record.unbudgeted_peak_bytes)
+
+
 def test_holders_are_named_by_what_was_traced() -> None:
     """Largest first; a copy is named as its original, a buffer of nobody by its own name."""
     planned, record = _described("mlp")

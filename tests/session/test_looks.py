@@ -12,7 +12,7 @@ from graphckpt.inductor import DryStep
 from graphckpt.ir.plan import recomputed_values
 from graphckpt.rewrite.schedule import is_copy
 from graphckpt.session.buffers import materialised_ops
-from graphckpt.session.looks import Looks
+from graphckpt.session.looks import Candidate, Looks
 from graphckpt.session.pipeline import rank_plans, ranker_for
 from tests.joint import captured
 from tests.session.lowerers import FakeLowerer
@@ -29,14 +29,27 @@ class Folding(FakeLowerer):
         return DryStep(*passes, step.peak, step.held_peak, step.time_us)
 
 
+@dataclass
+class Shrinking(FakeLowerer):
+    """Peaks are as many bytes less as it is told."""
+
+    less_bytes: int = 0
+
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
+        step = super().lower(forward, backward, hold_order=hold_order)
+        less = replace(step.peak, forward_bytes=-self.less_bytes, backward_bytes=step.peak.backward_bytes - self.less_bytes)
+        return replace(step, peak=less)
+
+
 def _looks(lowerer: FakeLowerer) -> Looks:
-    """Looks at the frontier of two attentions; no budget."""
+    """Looks at the frontier of two attentions."""
     joint = captured("attention")
     graph, stock = joint.lowered.graph, joint.situation.stock
     step = lowerer.lower(*joint.stock_modules, hold_order=False)
     ranker = ranker_for(graph, stock, materialised_ops(graph, stock, step), step.time_us, SCALED)
     frontier = rank_plans(graph, stock, ranker, None)
-    return Looks(joint.module, joint.num_outputs, joint.lowered, lowerer, ranker, frontier, 0)
+    seen = Candidate(stock, joint.stock_modules, step)
+    return Looks(joint.module, joint.num_outputs, joint.lowered, lowerer, ranker, frontier, seen)
 
 
 def test_a_look_teaches_which_copies_have_a_buffer() -> None:
@@ -46,7 +59,7 @@ def test_a_look_teaches_which_copies_have_a_buffer() -> None:
     last = len(looks.frontier) - 1
     before = [looks.estimated_peak(index) for index in range(last + 1)]
     assert before == [ranked.estimated_peak_bytes for ranked in looks.frontier]
-    looks.exact_peak(last, False)
+    looks.exact_peak(last, 0)
     again = set(recomputed_values(joint.lowered.graph, looks.candidates[last].plan))
     taught = looks.ranker.with_buffers(again)
     assert taught is looks.ranker
@@ -58,7 +71,7 @@ def test_a_look_teaches_which_copies_have_a_buffer() -> None:
 def test_nothing_is_learnt_from_a_lowering_like_stocks() -> None:
     looks = _looks(FakeLowerer(captured("attention").num_outputs))
     ranker = looks.ranker
-    looks.exact_peak(len(looks.frontier) - 1, True)
+    looks.exact_peak(len(looks.frontier) - 1, 1e6)
     assert looks.ranker is ranker
     assert looks.smallest_peak_bytes is None
 
@@ -66,7 +79,17 @@ def test_nothing_is_learnt_from_a_lowering_like_stocks() -> None:
 def test_the_smallest_peak_is_known_once_the_smallest_plan_was_lowered_as_small_as_it_gets() -> None:
     looks = _looks(FakeLowerer(captured("attention").num_outputs))
     last = len(looks.frontier) - 1
-    looks.exact_peak(last, True)
+    looks.exact_peak(last, 1e6)
     assert looks.smallest_peak_bytes is None
-    peak_bytes = looks.exact_peak(last, False)
+    peak_bytes = looks.exact_peak(last, 0)
     assert looks.smallest_peak_bytes == peak_bytes
+
+
+def test_of_all_that_was_seen_the_smallest_peak_is_known() -> None:
+    """A plan that may spend happens to need less than the smallest one: the fewest bytes are its own."""
+    lowerer = Shrinking(captured("attention").num_outputs)
+    looks = _looks(lowerer)
+    last = len(looks.frontier) - 1
+    assert looks.exact_peak(last, 0) == looks.smallest_peak_bytes
+    lowerer.less_bytes = 10**6
+    assert looks.exact_peak(last - 1, 1e6) == looks.smallest_peak_bytes < 0

@@ -4,18 +4,22 @@
                               '-> frontier -> choose -> rewrite
 """
 
-from dataclasses import replace
+import gc
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import fx
 
 from graphckpt.compat import aot
 from graphckpt.compat.ordering import ROOM_BYTES
 from graphckpt.config import Options, resolve
 from graphckpt.errors import OptionError
+from graphckpt.inductor import DryStep
 from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan, recomputed_values, saved_values
+from graphckpt.report.record import Budget
 from graphckpt.session.allowance import NO_LIMIT_BYTES
 from graphckpt.session.buffers import materialised_ops
 from graphckpt.session.pipeline import (
@@ -29,6 +33,16 @@ from graphckpt.session.pipeline import (
 from graphckpt.solve.segments import base_of
 from tests.joint import captured
 from tests.session.lowerers import FakeLowerer, joint_graph, limit
+
+
+@dataclass
+class Spending(FakeLowerer):
+    """A plan that has room takes two bytes of it."""
+
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
+        step = super().lower(forward, backward, hold_order=hold_order)
+        has_room = any(node.meta.get(ROOM_BYTES) for node in backward.graph.nodes)
+        return replace(step, peak=replace(step.peak, backward_bytes=step.peak.backward_bytes + 2 * has_room))
 
 
 def _plan(name: str, allowance_bytes: int = NO_LIMIT_BYTES, **options: object) -> tuple[Planned, FakeLowerer]:
@@ -169,6 +183,30 @@ def test_a_named_policy_stands_whatever_it_needs(policy: str) -> None:
     planned, _ = _plan("attention", 1, policy=policy)
     assert planned.frontier[planned.choice.index].plan.name == policy
     assert planned.choice.index == len(planned.frontier) - 1 == (policy != "stock")
+
+
+def test_a_plan_by_name_that_is_over_for_what_it_spent_is_lowered_without() -> None:
+    """A byte above what the plan saves: with room its peak is 2 bytes more, so it is lowered again, and fits."""
+    free, _ = _plan("attention", policy="full")
+    allowance_bytes = free.choice.peak_bytes + 1
+    given, plain = joint_graph("attention")
+    lowerer = Spending(plain.num_outputs)
+    options = Options(policy="full", activation_budget=str(allowance_bytes))  # type: ignore[arg-type]
+    planned = plan_joint(given, options, lowerer, lambda _: limit(allowance_bytes))
+    assert (planned.choice.fits, planned.choice.peak_bytes, lowerer.runs) == (True, free.choice.peak_bytes, 3)
+
+
+def test_the_collector_rests_while_a_graph_is_planned() -> None:
+    """Where the graph is shown, it is off; where a lowering allocates for real, it is on."""
+    given, lowerer = joint_graph("mlp")
+    seen: list[bool] = []
+
+    def look(*_: object) -> Budget:
+        seen.append(gc.isenabled())
+        return limit(1)
+
+    plan_joint(given, Options(), lowerer, look, look)
+    assert seen == [False, True]
 
 
 def test_the_smallest_plan_by_name_and_the_frontier_by_number() -> None:

@@ -61,6 +61,26 @@ def test_a_gradients_product_comes_right_behind_what_it_reads(graph: Graph, want
     assert gradients_early(graph, wanted) == wanted
 
 
+def test_of_several_products_the_one_listed_first_comes_first() -> None:
+    """t -> g -> dx, e, and 30 products of g listed last: all of them follow g, as they stood."""
+    storages = "".join(f"s{k} 8B\n" for k in range(1, 5 + 30))
+    products = "".join(f"%{k} w{k} = compute mm(%2, %0) @bwd s{k} flops=1\n" for k in range(5, 35))
+    graph = parse(f"""
+        s0 8B external
+        {storages}
+        %0 x = input placeholder() @fwd s0
+        %1 t = tangent placeholder() @bwd s1
+        %2 g = compute mul(%1, %0) @bwd s2 fusible
+        %3 dx = compute mm(%2, %0) @bwd s3 flops=1
+        %4 e = compute mul(%3, %0) @bwd s4 fusible
+        {products}
+        forward_outputs
+        backward_outputs %4 {" ".join(f"%{k}" for k in range(5, 35))}
+    """)
+    check_graph(graph)
+    assert gradients_early(graph, range(2, 35)) == (2, *range(5, 35), 3, 4)
+
+
 @pytest.mark.parametrize(
     "graph",
     [

@@ -7,7 +7,7 @@ import pytest
 
 from graphckpt.cost.roofline import SCALED, recompute_times_us, saving_times_us
 from graphckpt.ir.check import check_plan
-from graphckpt.ir.graph import Phase
+from graphckpt.ir.graph import Phase, value_bytes
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.solve.frontier import Ranked, Ranker, pareto
 from graphckpt.solve.planner import saving_plans
@@ -86,6 +86,23 @@ def _strangers(situation: Situation, plan: Plan) -> int:
         count += len(layers) if of_op[reader] >= 0 else 0
         again.add(reader)
     return count
+
+
+def _saved_behind(situation: Situation, plan: Plan) -> int:
+    """Bytes that a plan saves in the last layer and behind all layers."""
+    cut = cut_at(situation.graph, situation.order, situation.layers)
+    late = [i for i in saved_values(situation.graph, plan) if cut.of_op[i] in (-1, cut.count - 1)]
+    return value_bytes(situation.graph, late)
+
+
+def test_tailed_plans_save_more_behind_the_last_layer() -> None:
+    """Each at least as much as the free plan of the same prices elsewhere, and some more: memory is cheap there."""
+    situation = captured("attention").situation
+    behind = {plan.name: _saved_behind(situation, plan) for plan in _captured_plans(situation, False)}
+    twins = {name: name.replace("tailed", "saving") for name in behind if name.startswith("tailed")}
+    both = [(behind[tailed], behind[free]) for tailed, free in twins.items() if free in behind]
+    assert all(tailed >= free for tailed, free in both)
+    assert any(tailed > free for tailed, free in both)
 
 
 @pytest.mark.parametrize("name", ["mlp", "attention", "fused attention", "convolution", "dropout"])
