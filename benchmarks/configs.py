@@ -19,9 +19,7 @@ from torch import nn
 from benchmarks.precision import as_published, double_throughout
 
 VOCABULARY = 2048
-WIDTH = 256
 HEADS = 4
-FEED_FORWARD = 1024
 CLASSES = 1000
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 
@@ -51,7 +49,10 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model and the shape of its batch. `sequence` means nothing to image models, nor `layers` to ResNet-50."""
+    """One model and the shape of its batch. `sequence` means nothing to image models, nor `layers` and `width` to ResNet-50.
+
+    `width`: of the residual stream, of `HEADS` heads; everything else of a layer is a multiple of it.
+    """
 
     family: Family
     layers: int = 8
@@ -61,12 +62,15 @@ class ModelConfig:
     device: str = "cpu"
     batch: int = 4
     sequence: int = 256
+    width: int = 256
 
     def __post_init__(self) -> None:
         if self.attention not in ("eager", "sdpa"):
             raise ConfigError(f"attention: wanted eager or sdpa, got {self.attention!r}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: wanted one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.width % HEADS:
+            raise ConfigError(f"width: wanted a multiple of {HEADS}, the number of heads, got {self.width}")
         if self.family is Family.RESNET and self.dropout:
             raise ConfigError(f"dropout: ResNet-50 has none, got {self.dropout}; leave it 0")
 
@@ -141,7 +145,7 @@ def _beyond_declared(config: ModelConfig, **settings: int) -> dict[str, Any]:
 def _gpt2(config: ModelConfig) -> Choice:
     settings = transformers.GPT2Config(
         vocab_size=VOCABULARY,
-        n_embd=WIDTH,
+        n_embd=config.width,
         n_head=HEADS,
         n_layer=config.layers,
         n_positions=4096,
@@ -159,8 +163,8 @@ def _gpt2(config: ModelConfig) -> Choice:
 def _llama(config: ModelConfig) -> Choice:
     settings = transformers.LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=768,
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
         num_attention_heads=HEADS,
         num_key_value_heads=2,
         num_hidden_layers=config.layers,
@@ -190,10 +194,10 @@ def _llama_large(config: ModelConfig) -> Choice:
 def _bert(config: ModelConfig) -> Choice:
     settings = transformers.BertConfig(
         vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
+        hidden_size=config.width,
         num_hidden_layers=config.layers,
         num_attention_heads=HEADS,
-        intermediate_size=FEED_FORWARD,
+        intermediate_size=4 * config.width,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
         use_cache=False,
@@ -205,9 +209,9 @@ def _bert(config: ModelConfig) -> Choice:
 def _t5(config: ModelConfig) -> Choice:
     settings = transformers.T5Config(
         vocab_size=VOCABULARY,
-        d_model=WIDTH,
-        d_kv=64,
-        d_ff=FEED_FORWARD,
+        d_model=config.width,
+        d_kv=config.width // HEADS,
+        d_ff=4 * config.width,
         num_layers=config.layers,
         num_heads=HEADS,
         dropout_rate=config.dropout,
@@ -219,10 +223,10 @@ def _t5(config: ModelConfig) -> Choice:
 
 def _vit(config: ModelConfig) -> Choice:
     settings = transformers.ViTConfig(
-        hidden_size=WIDTH,
+        hidden_size=config.width,
         num_hidden_layers=config.layers,
         num_attention_heads=HEADS,
-        intermediate_size=FEED_FORWARD,
+        intermediate_size=4 * config.width,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
         image_size=IMAGE_SIDES[Family.VIT],

@@ -19,7 +19,7 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from benchmarks.configs import ModelConfig, build
+from benchmarks.configs import Batch, ModelConfig, build
 from benchmarks.measure import Runnable, step
 from benchmarks.modelled import record_kernels
 from benchmarks.prediction import read_predictions
@@ -31,6 +31,20 @@ DIRECTION_SEED = 11
 DIFFERENCE_STEP = 1e-3
 RATIO_BARS = {"fp32": 1e-5, "fp64": 1e-9}
 DIRECTIONAL_BAR = 1e-3
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """A model that has made one step of its first batch, with its gradients in place."""
+
+    run: Runnable
+    model: nn.Module
+    batch: Batch
+    loss: float
+
+    def gradients(self) -> tuple[torch.Tensor, ...]:
+        """Copies of all there are."""
+        return tuple(p.grad.detach().clone() for p in self.model.parameters() if p.grad is not None)
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ def difference_ratio(gradients: Sequence[torch.Tensor], reference: Sequence[torc
 
 
 def directional_error(
-    run: Runnable, model: nn.Module, batch: dict[str, torch.Tensor], gradients: Sequence[torch.Tensor]
+    run: Runnable, model: nn.Module, batch: Batch, gradients: Sequence[torch.Tensor]
 ) -> float:
     """Relative error of <gradient, direction> against the central difference of the loss along the direction."""
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
@@ -84,19 +98,24 @@ def directional_error(
     return abs(measured - claimed) / abs(measured)
 
 
-def _side(config: ModelConfig, way: Way) -> Side:
+def first_step(config: ModelConfig, way: Way) -> FirstStep:
+    """Compile the config's model anew, and train it for one step with the masks of `MASK_SEED`."""
     torch._dynamo.reset()
     model, batch = build(config)
     # A cached graph would skip the partitioner, and with it the plan that is on trial.
     with record_kernels():
         run = prepare(way, model)
-        loss = step(run, batch, MASK_SEED).item()
-        gradients = tuple(p.grad.detach().clone() for p in model.parameters() if p.grad is not None)
-        error = directional_error(run, model, batch, gradients) if config.dtype == "fp64" else None
-    return Side(gradients, loss, error)
+        return FirstStep(run, model, batch, step(run, batch, MASK_SEED).item())
 
 
-def _loss(run: Runnable, batch: dict[str, torch.Tensor]) -> float:
+def _side(config: ModelConfig, way: Way) -> Side:
+    first = first_step(config, way)
+    gradients = first.gradients()
+    error = directional_error(first.run, first.model, first.batch, gradients) if config.dtype == "fp64" else None
+    return Side(gradients, first.loss, error)
+
+
+def _loss(run: Runnable, batch: Batch) -> float:
     # With gradients enabled: another graph, the inference one, would draw other masks from the same seed.
     torch.manual_seed(MASK_SEED)
     return float(run(**batch).loss.detach())

@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from benchmarks.configs import parse_config
 from benchmarks.gradients import DIRECTIONAL_BAR, RATIO_BARS
-from benchmarks.record import GradientRow, Host, RowKey, RowRecord, Status, StepRow
+from benchmarks.record import GradientRow, Host, RowKey, RowRecord, SpotRow, Status, StepRow
 from benchmarks.ways import COMPILE, Kind, Way, parse_way
 
 # How a peer's row may have ended to stand in at another commit; errors and timeouts are tried again there.
@@ -34,6 +34,8 @@ def problems(record: RowRecord, rows: Sequence[RowRecord]) -> list[str]:
         return [f"{record.status}: {record.reason}"]
     if record.gradients is not None:
         return gradient_problems(record.gradients, parse_config(record.key.config).dtype)
+    if record.spot is not None:
+        return spot_problems(record.spot, parse_config(record.key.config).dtype)
     if record.step is None:
         return ["no figures"]
     way = parse_way(record.key.way)
@@ -63,21 +65,37 @@ def our_problems(step: StepRow, way: Way) -> list[str]:
     found = []
     allowed = allowed_peak_bytes(step, way)
     if allowed is not None and step.peak_bytes > allowed:
-        found.append(f"over budget by {(step.peak_bytes - allowed) / 1e6:.3f} MB")
+        found.append(_over(step.peak_bytes - allowed))
     if not step.predicted_before_backward:
         found.append("the report changed after the first backward")
     return found
 
 
+def spot_problems(row: SpotRow, dtype: str) -> list[str]:
+    """The budget, which was drawn from where budgets are promised, and the gradients."""
+    found = _ratio_problems(row.difference_ratio, dtype)
+    if row.peak_bytes > row.budget_bytes:
+        found.append(_over(row.peak_bytes - row.budget_bytes))
+    return found
+
+
 def gradient_problems(row: GradientRow, dtype: str) -> list[str]:
     """The gradients against their bars."""
-    found = []
-    bar = RATIO_BARS.get(dtype)
-    if bar is not None and not row.difference_ratio <= bar:
-        found.append(f"gradients differ by {row.difference_ratio:.2e}, wanted {bar:.0e}")
+    found = _ratio_problems(row.difference_ratio, dtype)
     if row.directional_error is not None and not row.directional_error < DIRECTIONAL_BAR:
         found.append(f"directional derivative off by {row.directional_error:.2e}, wanted {DIRECTIONAL_BAR:.0e}")
     return found
+
+
+def _ratio_problems(difference_ratio: float, dtype: str) -> list[str]:
+    bar = RATIO_BARS.get(dtype)
+    if bar is None or difference_ratio <= bar:
+        return []
+    return [f"gradients differ by {difference_ratio:.2e}, wanted {bar:.0e}"]
+
+
+def _over(size_bytes: int) -> str:
+    return f"over budget by {size_bytes / 1e6:.3f} MB"
 
 
 def allowed_peak_bytes(step: StepRow, way: Way) -> int | None:

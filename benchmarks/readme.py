@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import extra
-from benchmarks.record import RowRecord, read_rows
-from benchmarks.summary import render_models
+from benchmarks.record import Measurement, RowRecord, read_rows
+from benchmarks.summary import render_models, render_spots
 from graphckpt.config import render_table
 
 ROOT = Path(__file__).parents[1]
@@ -39,13 +39,21 @@ def filled(text: str) -> str:
 
 
 def figures(folder: Path = ROWS) -> str:
-    """A table of models for each committed file of rows, with the commits and the machine that made it."""
-    return _each_file(folder, lambda name, rows: f"`{name}`, {_made_by(rows)}:\n\n{render_models(rows)}" if rows else "")
+    """For each committed file of rows a table of models and what the random ones showed, with the commits and the machine."""
+    return _each_file(folder, _figures)
 
 
 def extra_times(folder: Path = ROWS) -> str:
     """The tables of extra times for each file of rows that has ours at a peer's peak."""
     return _each_file(folder, lambda name, rows: f"`{name}`:\n\n{extra.render(rows)}" if extra.has_matches(rows) else "")
+
+
+def _figures(name: str, rows: list[RowRecord]) -> str:
+    if not rows:
+        return ""
+    has_models = any(row.key.measurement is not Measurement.SPOT for row in rows)
+    parts = [render_models(rows) if has_models else "", render_spots(rows)]
+    return f"`{name}`, {_made_by(rows)}:\n\n" + "\n\n".join(filter(None, parts))
 
 
 def _each_file(folder: Path, form: Callable[[str, list[RowRecord]], str]) -> str:

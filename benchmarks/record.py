@@ -1,14 +1,15 @@
 """The record of a row and its one line of JSON.
 
 Enters: a `RowRecord`, or a line of JSON. Leaves: the other. A record read back equals the one written.
-Not guaranteed: that lines of an older rig can be read; a field that is missing or unknown is an error that names it.
+Not guaranteed: that lines of an older rig can be read; a field that is unknown, or missing and has no default, is an error that
+names it.
 """
 
 from __future__ import annotations
 
 import json
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
@@ -28,6 +29,7 @@ class Measurement(StrEnum):
 
     STEP = "step"
     GRADIENTS = "gradients"
+    SPOT = "spot"
 
 
 class Status(StrEnum):
@@ -121,6 +123,24 @@ class GradientRow:
 
 
 @dataclass(frozen=True)
+class SpotRow:
+    """A step inside a budget that was drawn: its peak, and its gradients against the same backend without a budget.
+
+    `smallest_bytes`: of the plan the backend named when it was asked for a byte; `predicted_bytes`: of the plan it then took.
+    """
+
+    smallest_bytes: int
+    unbudgeted_bytes: int
+    budget_bytes: int
+    predicted_bytes: int
+    peak_bytes: int
+    difference_ratio: float
+    loss: float
+    reference_loss: float
+    plan: str
+
+
+@dataclass(frozen=True)
 class RowRecord:
     """One row: its key, how it ended and its figures, if it came to any."""
 
@@ -130,6 +150,7 @@ class RowRecord:
     host: Host | None = None
     step: StepRow | None = None
     gradients: GradientRow | None = None
+    spot: SpotRow | None = None
 
 
 def to_line(record: RowRecord) -> str:
@@ -174,8 +195,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     names = {field.name for field in fields(kind)}
-    if not isinstance(value, dict) or set(value) != names:
+    wanted = {field.name for field in fields(kind) if field.default is MISSING}
+    if not isinstance(value, dict) or not wanted <= set(value) <= names:
         got = sorted(value) if isinstance(value, dict) else value
         raise RecordError(f"{where}: wanted the fields {sorted(names)}, got {got}; run the row again with this rig")
     types = typing.get_type_hints(kind)
-    return kind(**{name: _read(types[name], value[name], f"{where}.{name}") for name in names})
+    return kind(**{name: _read(types[name], value[name], f"{where}.{name}") for name in value})

@@ -88,6 +88,10 @@ def progress(record: RowRecord) -> str:
         return f"{head}: peak {record.step.peak_bytes / 1e6:.1f} MB, {scaled_time_us(record.step) / 1e3:.3f} ms"
     if record.gradients is not None:
         return f"{head}: gradients differ by {record.gradients.difference_ratio:.1e}"
+    if record.spot is not None:
+        spot = record.spot
+        peak = f"peak {spot.peak_bytes / 1e6:.1f} of {spot.budget_bytes / 1e6:.1f} MB"
+        return f"{head}: {peak}, gradients differ by {spot.difference_ratio:.1e}"
     return f"{head}: {record.reason}"
 
 

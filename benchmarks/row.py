@@ -29,6 +29,7 @@ from benchmarks.measure import measure
 from benchmarks.modelled import H100, SCALED, KernelLog, Phase, modelled_time_us, record_kernels
 from benchmarks.prediction import Prediction, read_predictions
 from benchmarks.record import HalfFigures, Host, Measurement, RowKey, RowRecord, Status, StepRow, to_line
+from benchmarks.spot import measure_spot
 from benchmarks.table import render
 from benchmarks.ways import BACKEND, Kind, Unsupported, Way, parse_way, prepare
 
@@ -56,6 +57,8 @@ def run_row(spec: RowSpec, commit: str) -> RowRecord:
     try:
         if spec.measurement is Measurement.GRADIENTS:
             return RowRecord(key, Status.OK, "", host, gradients=compare_gradients(spec.config, spec.way))
+        if spec.measurement is Measurement.SPOT:
+            return RowRecord(key, Status.OK, "", host, spot=measure_spot(spec.config, spec.way))
         return RowRecord(key, Status.OK, "", host, step=_measure_step(spec))
     except Unsupported as error:
         return RowRecord(key, Status.UNSUPPORTED, _without_paths(str(error)), host)

@@ -16,9 +16,11 @@ from benchmarks.matching import PEERS, budget_at, model_rows, peers_of
 from benchmarks.prediction import Prediction
 from benchmarks.record import Measurement, RowRecord, StepRow
 from benchmarks.row import RowSpec
+from benchmarks.spot import drawn_rows
 from benchmarks.ways import COMPILE, HF_CKPT, KNOBS, SMALLEST, UNBUDGETED, Way, ours
 
 BUDGET_COUNT = 8
+RANDOM_ROWS = 100
 FRONTIER_FRACTIONS = (0.25, 0.5, 0.75)
 FAMILIES = (Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT, Family.RESNET)
 # The dropout of these configs reaches the attention probabilities or the residual stream; ResNet-50 has none.
@@ -187,6 +189,13 @@ def _halfway_bytes(predictions: Sequence[Prediction]) -> int | None:
     return (max(low for low, _ in ends) + max(high for _, high in ends)) // 2
 
 
+def random_rows(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """A hundred drawn models and budgets, of those in scope; the scope's layers and attentions choose nothing."""
+    del rows
+    drawn = ((config, way) for config, way in drawn_rows(RANDOM_ROWS) if config.family in scope.families)
+    return [RowSpec(replace(config, device=scope.device), way, Measurement.SPOT) for config, way in drawn]
+
+
 SUITES: dict[str, Suite] = {
     "peers": peers,
     "curve": curve,
@@ -196,4 +205,5 @@ SUITES: dict[str, Suite] = {
     "smallest": smallest,
     "unbudgeted": unbudgeted,
     "compile_time": compile_time,
+    "random": random_rows,
 }

@@ -1,7 +1,7 @@
 """Rows as one line a model: what each way peaks at and costs, and which promises of ours the rows show.
 
-Enters: the records of step and gradient rows. Leaves: a markdown table; a dash where nothing was measured. MB is 1e6 bytes; ms are
-modelled. Every row stands in `benchmarks.table`, with the figures behind its verdict.
+Enters: records. Leaves: a markdown table of step and gradient rows, sentences on random ones; a dash where nothing was measured.
+MB is 1e6 bytes; ms are modelled. Every row stands in `benchmarks.table`, with the figures behind its verdict.
 Not guaranteed: that a line covers every budget or dropout; the counts say how many rows are behind it.
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from benchmarks.configs import ModelConfig, default_config, parse_config
+from benchmarks.gradients import RATIO_BARS
 from benchmarks.judge import has_budget, monotone_problems, problems, scaled_time_us
 from benchmarks.markdown import markdown_table
-from benchmarks.record import Measurement, RowRecord
+from benchmarks.record import Measurement, RowRecord, Status
 from benchmarks.ways import COMPILE, HF_CKPT, SMALLEST, UNBUDGETED, Way, parse_way
 
 NOTHING = "-"
@@ -30,9 +31,28 @@ HEADINGS = (
 
 
 def render_models(rows: Sequence[RowRecord]) -> str:
-    """The table; models in the order of their first rows."""
+    """The table, without random rows; models in the order of their first rows."""
+    rows = [row for row in rows if row.key.measurement is not Measurement.SPOT]
     models = list(dict.fromkeys(_model(row) for row in rows))
     return markdown_table(HEADINGS, [_line(model, [row for row in rows if _model(row) == model]) for model in models])
+
+
+def render_spots(rows: Sequence[RowRecord]) -> str:
+    """Some sentences on the random rows; empty where there are none."""
+    drawn = [row for row in rows if row.key.measurement is Measurement.SPOT]
+    if not drawn:
+        return ""
+    spots = [(row.spot, parse_config(row.key.config).dtype) for row in drawn if row.spot is not None]
+    refused = sum(row.status is Status.REFUSED for row in drawn)
+    over = sum(spot.peak_bytes > spot.budget_bytes for spot, _ in spots)
+    off_bytes = max((abs(spot.predicted_bytes - spot.peak_bytes) for spot, _ in spots), default=0)
+    worst = {dtype: max((spot.difference_ratio for spot, its in spots if its == dtype), default=None) for dtype in RATIO_BARS}
+    gradients = ", ".join(f"{NOTHING if ratio is None else f'{ratio:.0e}'} in {dtype}" for dtype, ratio in worst.items())
+    return (
+        f"{len(drawn)} random models and budgets: {sum(not problems(row, rows) for row in drawn)} count; {over} over budget, "
+        f"{refused} refused, {len(drawn) - len(spots) - refused} failed otherwise. Prediction off by at most {off_bytes} bytes; "
+        f"gradients off by at most {gradients}."
+    )
 
 
 def _model(row: RowRecord) -> str:

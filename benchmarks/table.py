@@ -25,7 +25,7 @@ from benchmarks.judge import (
     scaled_time_us,
 )
 from benchmarks.markdown import markdown_table
-from benchmarks.record import RowRecord, StepRow, read_rows
+from benchmarks.record import RowRecord, SpotRow, StepRow, read_rows
 from benchmarks.ways import parse_way
 
 NOTHING = "-"
@@ -49,6 +49,9 @@ def render(shown: Sequence[RowRecord], known: Sequence[RowRecord] = ()) -> str:
         parts.append(_table(_STEP_COLUMNS, step_rows, rows))
     if gradient_rows:
         parts.append(_table(_GRADIENT_COLUMNS, gradient_rows, rows))
+    spot_rows = [row for row in shown if row.key.measurement == "spot"]
+    if spot_rows:
+        parts.append(_table(_SPOT_COLUMNS, spot_rows, rows))
     broken = monotone_problems(step_rows)
     if broken:
         parts.append("Not monotone:\n\n" + "\n".join(f"- {sentence}" for sentence in broken))
@@ -108,6 +111,10 @@ def _of_gradients(name: str) -> Callable[[RowRecord, Sequence[RowRecord]], str]:
     return cell
 
 
+def _of_spot(form: Callable[[SpotRow], str]) -> Callable[[RowRecord, Sequence[RowRecord]], str]:
+    return lambda row, rows: form(row.spot) if row.spot is not None else NOTHING
+
+
 _CONFIG = Column("config", lambda row, rows: row.key.config)
 _WAY = Column("way", lambda row, rows: row.key.way)
 _COMMIT = Column("commit", lambda row, rows: row.key.short_commit)
@@ -140,6 +147,19 @@ _GRADIENT_COLUMNS = (
     Column("difference", _of_gradients("difference_ratio")),
     Column("directional error", _of_gradients("directional_error")),
     Column("without a budget", _of_gradients("reference_directional_error")),
+    _COMMIT,
+    _VERDICT,
+)
+
+_SPOT_COLUMNS = (
+    _CONFIG,
+    _WAY,
+    Column("smallest MB", _of_spot(lambda spot: f"{spot.smallest_bytes / 1e6:.1f}")),
+    Column("budget MB", _of_spot(lambda spot: f"{spot.budget_bytes / 1e6:.1f}")),
+    Column("predicted MB", _of_spot(lambda spot: f"{spot.predicted_bytes / 1e6:.1f}")),
+    Column("peak MB", _of_spot(lambda spot: f"{spot.peak_bytes / 1e6:.1f}")),
+    Column("plan", _of_spot(lambda spot: spot.plan)),
+    Column("difference", _of_spot(lambda spot: f"{spot.difference_ratio:.2e}")),
     _COMMIT,
     _VERDICT,
 )

@@ -17,7 +17,9 @@ import torch._functorch.config
 from torch import nn
 
 BACKEND = "graphckpt"
-BUDGET_OPTIONS = ("budget", "activation_budget", "optimizer", "policy")
+# Of the way from the smallest budget that is promised to what no budget needs; `benchmarks.spot` turns it into bytes.
+SHARE = "share"
+BUDGET_OPTIONS = ("budget", "activation_budget", "optimizer", "policy", SHARE)
 KNOB_VALUES = (0.8, 0.6, 0.4, 0.2, 0.05)
 
 OptionValue = int | float | str

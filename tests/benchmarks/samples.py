@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.prediction import PlanPoint, Prediction, SavedTensor
-from benchmarks.record import HalfFigures, Host, Measurement, RowKey, RowRecord, Status, StepRow
+from benchmarks.record import HalfFigures, Host, Measurement, RowKey, RowRecord, SpotRow, Status, StepRow
 
 HOST = Host("cpu (x86_64)", 2, "3.11.7", "2.13.0", "5.23.0")
 
@@ -49,3 +51,10 @@ def step_row(
 def record(way: str, step: StepRow | None = None, config: str = "gpt2", commit: str = "abc") -> RowRecord:
     key = RowKey(Measurement.STEP, config, way, commit)
     return RowRecord(key, Status.OK, "", HOST, step=step or step_row())
+
+
+def spot(config: str = "gpt2:layers=3", status: Status = Status.OK, **figures: object) -> RowRecord:
+    """A random row that counts: 90 of 100 MB."""
+    key = RowKey(Measurement.SPOT, config, "ours:share=0.5", "abc")
+    row = SpotRow(80_000_000, 120_000_000, 100_000_000, 90_000_000, 90_000_000, 1e-8, 7.5, 7.5, "plan 1")
+    return RowRecord(key, status, "", HOST, spot=replace(row, **figures) if status is Status.OK else None)
