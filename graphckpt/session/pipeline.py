@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -247,8 +246,8 @@ def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) ->
         named = [stock] if name == "stock" else [stock, named_plan(situation, name)]
         return tuple(ranker.rank(plan) for plan in named)
     problem = state_saving(graph, stock, situation.always_saved, ranker.again_us, ranker.write_us)
-    plans = chain(candidate_plans(situation), saving_plans(situation, problem))
-    return pareto([ranker.rank(plan) for plan in plans], partial(is_legal, graph))
+    policies, others = ([ranker.rank(p) for p in plans] for plans in (candidate_plans(situation), saving_plans(situation, problem)))
+    return pareto(policies, others, partial(is_legal, graph))
 
 
 def one_policy(policy: str | None) -> str | None:

@@ -27,7 +27,7 @@ from graphckpt.solve.segments import base_of
 
 # So many of the smallest plans are lowered, as small as they get, before giving up.
 _LAST_RESORTS = 2
-# Of stock's peak: a plan that gains less than that over a faster one is the same plan, for more time.
+# Of stock's peak: a plan of the planner's that gains less than that over a faster one is the same plan, for more time.
 _LEAST_GAIN = 1 / 512
 # So many plans may try and spend what the budget leaves before spending is given up.
 _SPENDING_LOOKS = 2
@@ -136,21 +136,24 @@ def _made_for_backward(graph: Graph, laid_out: Mapping[int, int]) -> Graph:
     return replace(graph, ops=tuple(ops), storages=tuple(storages))
 
 
-def pareto(ranked: Sequence[Ranked], admits: Callable[[Plan], bool] = lambda plan: True) -> tuple[Ranked, ...]:
-    """Stock's plan, which is the first, then from fastest to smallest those that need noticeably less memory than every faster one;
-    the smallest of all is the last, however little it gains.
+def pareto(
+    policies: Sequence[Ranked], others: Sequence[Ranked] = (), admits: Callable[[Plan], bool] = lambda plan: True
+) -> tuple[Ranked, ...]:
+    """Stock's plan, which is the first, then from fastest to smallest what needs less memory than every faster one.
 
-    ``admits``: whether a plan is legal; asked of those alone that would be kept.
+    A plan of ``others`` is to need noticeably less, if it is not the smallest of all; one of ``policies``, however little: at its
+    own peak nothing that is chosen is slower. ``admits``: whether a plan is legal; asked of those alone that would be kept.
     """
-    stock = ranked[0]
+    stock = policies[0]
     frontier = [stock]
-    least_bytes = stock.estimated_peak_bytes * _LEAST_GAIN
-    slower = [entry for entry in ranked[1:] if entry.time_us >= stock.time_us]
-    for entry in sorted(slower, key=lambda r: (r.time_us, r.estimated_peak_bytes)):
+    others_least = stock.estimated_peak_bytes * _LEAST_GAIN
+    slower = [(entry, 0.0) for entry in policies[1:] if entry.time_us >= stock.time_us]
+    slower += [(entry, others_least) for entry in others if entry.time_us >= stock.time_us]
+    for entry, least_bytes in sorted(slower, key=lambda pair: (pair[0].time_us, pair[0].estimated_peak_bytes)):
         gain_bytes = frontier[-1].estimated_peak_bytes - entry.estimated_peak_bytes
         if gain_bytes > least_bytes and admits(entry.plan):
             frontier.append(entry)
-    for entry in sorted(slower, key=lambda r: (r.estimated_peak_bytes, r.time_us)):
+    for entry, _ in sorted(slower, key=lambda pair: (pair[0].estimated_peak_bytes, pair[0].time_us)):
         if entry.estimated_peak_bytes >= frontier[-1].estimated_peak_bytes:
             break
         if admits(entry.plan):

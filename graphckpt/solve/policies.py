@@ -79,21 +79,19 @@ def named_plan(situation: Situation, name: str) -> Plan:
         return situation.stock
     if name == "selective":
         return _selective(situation)
-    boundaries = _boundaries_of(situation, name)
+    boundaries = situation.valleys if name == "valleys" else situation.layers[:: _step(name, len(situation.layers))]
     segments = cut_at(situation.graph, situation.order, boundaries)
     return checkpoint_first(situation, name, segments, segments.count - 1)
 
 
-def _boundaries_of(situation: Situation, name: str) -> tuple[int, ...]:
-    starts = situation.layers
+def _step(name: str, layer_count: int) -> int:
+    """At every how many layers a policy cuts."""
     if name == "full":
-        return starts
+        return 1
     if name == "sqrt":
-        return starts[:: max(1, round(math.sqrt(len(starts))))]
+        return max(1, round(math.sqrt(layer_count)))
     if name.startswith("every_"):
-        return starts[:: int(name.removeprefix("every_"))]
-    if name == "valleys":
-        return situation.valleys
+        return int(name.removeprefix("every_"))
     raise OptionError(f"policy {name!r} is not known; known are stock, every_N, sqrt, full and selective")
 
 
@@ -167,7 +165,7 @@ def _readable_from_outside(graph: Graph, inside: frozenset[int]) -> set[int]:
 
 
 def candidate_plans(situation: Situation) -> Iterator[Plan]:
-    """Every plan the policies offer, stock's first. Those a graph does not admit are left out."""
+    """Every plan the policies offer, stock's first, whatever N is of ``every_N``. Those a graph does not admit are left out."""
     yield situation.stock
     for make in _makers(situation):
         try:
@@ -179,15 +177,11 @@ def candidate_plans(situation: Situation) -> Iterator[Plan]:
 
 
 def _makers(situation: Situation) -> Iterator[Callable[[], Plan]]:
-    yield lambda: _selective(situation)
-    layers = situation.layers
-    root = max(1, round(math.sqrt(len(layers))))
-    for step in sorted({1, 2, 3, root, len(layers) // 2 or 1}):
-        name = "full" if step == 1 else f"every_{step}"
-        segments = cut_at(situation.graph, situation.order, layers[::step])
-        for count in spread(segments.count - 2, _PARTIAL) if step == 1 else ():
-            yield partial(checkpoint_first, situation, f"{name}:first_{count}", segments, count)
-        yield partial(checkpoint_first, situation, name, segments, segments.count - 1)
+    for name in ("selective", "full", *(f"every_{step}" for step in range(2, len(situation.layers) + 1))):
+        yield partial(named_plan, situation, name)
+    whole = cut_at(situation.graph, situation.order, situation.layers)
+    for count in spread(whole.count - 2, _PARTIAL):
+        yield partial(checkpoint_first, situation, f"full:first_{count}", whole, count)
     if situation.valleys:
         fine = cut_at(situation.graph, situation.order, situation.valleys)
         yield partial(checkpoint_first, situation, "valleys", fine, fine.count - 1)

@@ -14,6 +14,7 @@ from torch import fx
 from graphckpt.compat import aot
 from graphckpt.compat.ordering import ROOM_BYTES
 from graphckpt.config import Options, resolve
+from graphckpt.cost.roofline import SCALED
 from graphckpt.errors import OptionError
 from graphckpt.inductor import DryStep
 from graphckpt.ir.check import check_graph, check_plan
@@ -27,6 +28,8 @@ from graphckpt.session.pipeline import (
     is_legal,
     plan_joint,
     plan_of_modules,
+    rank_plans,
+    ranker_for,
     repaired,
     stock_only,
 )
@@ -207,6 +210,22 @@ def test_the_collector_rests_while_a_graph_is_planned() -> None:
 
     plan_joint(given, Options(), lowerer, look, look)
     assert seen == [False, True]
+
+
+@pytest.mark.parametrize("folds", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "attention", "fused attention", "convolution", "dropout", "branches"])
+def test_at_a_policys_own_peak_nothing_slower_is_in_the_frontier(name: str, folds: bool) -> None:
+    """To the byte, for every N of every_N: of plans no larger than the policy's the frontier's fastest takes no longer."""
+    joint = captured(name)
+    graph, stock = joint.lowered.graph, joint.situation.stock
+    ranker = ranker_for(graph, stock, [not (folds and op.fusible) for op in graph.ops], 100.0, SCALED)
+    frontier = rank_plans(graph, stock, ranker, None)
+    every = [f"every_{step}" for step in range(1, len(joint.situation.layers) + 1)]
+    for policy in ("stock", "full", "sqrt", "selective", *every):
+        named = rank_plans(graph, stock, ranker, policy)[-1]
+        if is_legal(graph, named.plan) and named.time_us >= frontier[0].time_us:
+            fits = [entry for entry in frontier if entry.estimated_peak_bytes <= named.estimated_peak_bytes]
+            assert min(entry.time_us for entry in fits) <= named.time_us, policy
 
 
 def test_the_smallest_plan_by_name_and_the_frontier_by_number() -> None:
