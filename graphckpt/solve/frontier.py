@@ -31,7 +31,7 @@ _LAST_RESORTS = 2
 _LEAST_GAIN = 1 / 512
 # So many plans may try and spend what the budget leaves before spending is given up.
 _SPENDING_LOOKS = 2
-# An estimate that was too small once is trusted that much less the next time.
+# Estimates that were too small twice are trusted that much less the next time; a plan this close to the budget is not tried again.
 _CAUTION = 1.02
 
 
@@ -179,7 +179,6 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_by
         if peak_bytes <= allowance_bytes:
             looked_at[index] = peak_bytes
             return _found(index, looked_at) if spending_looks else _faster(index, allowance_bytes, correction, looks, looked_at)
-        caution = _CAUTION
         if may_spend:
             # What the estimate, as the look has taught it, does not explain was spent too much: less of it, here or further on.
             correction *= peak_bytes / min(peak_bytes, max(1, allowance_bytes, looks.estimated_peak(index) * correction))
@@ -187,7 +186,10 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_by
         else:
             looked_at[index] = peak_bytes
             correction = max(1.0, peak_bytes / max(1, looks.estimated_peak(index)))
+        # A plan that has little to spend is over by itself.
+        if not may_spend or looks.estimated_peak(index) * correction * _CAUTION > allowance_bytes:
             index += 1
+        caution = _CAUTION if spending_looks == _SPENDING_LOOKS else 1.0
     return last_resort(plan_count, allowance_bytes, looks, looked_at)
 
 

@@ -26,7 +26,7 @@ from graphckpt.solve.segments import Segments, cut_at, spread
 # Between two vertices whose saved bytes differ by less than this share of the largest, no other is looked for.
 _RESOLUTION = 1 / 64
 # Two vertices are mixed no finer than that, and at this many places at most: time to plan stays close to linear in the layers.
-_MIXES = 8
+_MIXES = 12
 
 
 def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]:

@@ -9,7 +9,7 @@ Not optimal: cuts are chosen by crossing bytes and module paths alone. The plann
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from graphckpt.ir.graph import Graph, OpKind, Phase
@@ -82,8 +82,9 @@ def is_seed(graph: Graph, index: int) -> bool:
     return graph.ops[index].pinned == "random" and "seed" in graph.ops[index].target
 
 
-def crossing_values(graph: Graph, order: Sequence[int]) -> list[frozenset[int]]:
-    """For each position of ``order`` the values computed before it and read at or after it; cheap ones are left out."""
+def crossing_values(graph: Graph, order: Sequence[int], places: Collection[int] | None = None) -> list[frozenset[int]]:
+    """For each position of ``order``, or those in ``places``, ascending: the values computed before it and read at or after it;
+    cheap ones are left out."""
     base, cheap = base_of(graph), cheap_values(graph)
     position = {index: k for k, index in enumerate(order)}
     last_read: dict[int, int] = {}
@@ -101,20 +102,20 @@ def crossing_values(graph: Graph, order: Sequence[int]) -> list[frozenset[int]]:
     for k in range(len(order)):
         live.difference_update(ends[k])
         live.update(starts[k])
-        rows.append(frozenset(live))
+        if places is None or k in places:
+            rows.append(frozenset(live))
     return rows
 
 
 def cut_at(graph: Graph, order: Sequence[int], boundaries: Sequence[int]) -> Segments:
     """The segments between ``boundaries``, ascending positions of ``order``; 0 and the end are implied."""
-    rows = crossing_values(graph, order)
     inner = [b for b in boundaries if 0 < b < len(order)]
     of_op = [-1] * len(graph.ops)
     starts = [0, *inner]
     for segment, (begin, end) in enumerate(zip(starts, [*inner, len(order)], strict=True)):
         for k in range(begin, end):
             of_op[order[k]] = segment
-    return Segments(tuple(of_op), (frozenset(), *(rows[begin] for begin in inner)))
+    return Segments(tuple(of_op), (frozenset(), *crossing_values(graph, order, frozenset(inner))))
 
 
 def layer_boundaries(graph: Graph, order: Sequence[int]) -> tuple[int, ...]:
