@@ -51,7 +51,7 @@ class ConfigError(ValueError):
 class ModelConfig:
     """One model and the shape of its batch. `sequence` means nothing to image models, nor `layers` and `width` to ResNet-50.
 
-    `width`: of the residual stream, of `HEADS` heads; everything else of a layer is a multiple of it.
+    `width`: of the residual stream, shared by `HEADS` heads; the rest of a layer grows with it. The large Llama has its own.
     """
 
     family: Family
@@ -69,6 +69,8 @@ class ModelConfig:
             raise ConfigError(f"attention: wanted eager or sdpa, got {self.attention!r}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: wanted one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.family is Family.LLAMA_LARGE and self.width != ModelConfig.width:
+            raise ConfigError(f"width: {self.family} has its own, got {self.width}; leave it out")
         if self.width % HEADS:
             raise ConfigError(f"width: wanted a multiple of {HEADS}, the number of heads, got {self.width}")
         if self.family is Family.RESNET and self.dropout:

@@ -102,16 +102,16 @@ def first_step(config: ModelConfig, way: Way) -> FirstStep:
     """Compile the config's model anew, and train it for one step with the masks of `MASK_SEED`."""
     torch._dynamo.reset()
     model, batch = build(config)
-    # A cached graph would skip the partitioner, and with it the plan that is on trial.
-    with record_kernels():
-        run = prepare(way, model)
-        return FirstStep(run, model, batch, step(run, batch, MASK_SEED).item())
+    run = prepare(way, model)
+    return FirstStep(run, model, batch, step(run, batch, MASK_SEED).item())
 
 
 def _side(config: ModelConfig, way: Way) -> Side:
-    first = first_step(config, way)
-    gradients = first.gradients()
-    error = directional_error(first.run, first.model, first.batch, gradients) if config.dtype == "fp64" else None
+    # A cached graph would skip the partitioner, and with it the plan that is on trial.
+    with record_kernels():
+        first = first_step(config, way)
+        gradients = first.gradients()
+        error = directional_error(first.run, first.model, first.batch, gradients) if config.dtype == "fp64" else None
     return Side(gradients, first.loss, error)
 
 

@@ -80,12 +80,8 @@ def measure(
     step(run, draw(0), 0, keep_logits=keep_logits, after_forward=after_first_forward)
     synchronize(device)
     compile_seconds = time.perf_counter() - started
-    for seed in range(1, WARM_UP_STEPS):
-        model.zero_grad(set_to_none=True)
-        step(run, draw(seed), seed, keep_logits=keep_logits)
-    model.zero_grad(set_to_none=True)
+    memory, loss = unseen_step_memory(run, model, draw, keep_logits=keep_logits)
     batch = draw(MEASURED_SEED)
-    memory, loss = step_memory(lambda: step(run, batch, MEASURED_SEED, keep_logits=keep_logits), device)
     seconds = [_timed_step(run, model, batch, keep_logits) for _ in range(TIMED_STEPS)]
     return StepFigures(memory, compile_seconds, statistics.median(seconds), loss)
 
@@ -109,6 +105,19 @@ def step(
     loss.backward()
     detached: torch.Tensor = loss.detach()
     return detached
+
+
+def unseen_step_memory(
+    run: Runnable, model: nn.Module, draw: Callable[[int], Batch], *, keep_logits: bool = False
+) -> tuple[StepMemory, float]:
+    """The memory and the loss of a step on a batch never seen; step one was made already, the rest of the warm-up is made first."""
+    for seed in range(1, WARM_UP_STEPS):
+        model.zero_grad(set_to_none=True)
+        step(run, draw(seed), seed, keep_logits=keep_logits)
+    model.zero_grad(set_to_none=True)
+    batch = draw(MEASURED_SEED)
+    device = next(model.parameters()).device
+    return step_memory(lambda: step(run, batch, MEASURED_SEED, keep_logits=keep_logits), device)
 
 
 def step_memory(one_step: Callable[[], torch.Tensor], device: torch.device) -> tuple[StepMemory, float]:

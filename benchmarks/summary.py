@@ -18,6 +18,7 @@ from benchmarks.record import Measurement, RowRecord, Status
 from benchmarks.ways import COMPILE, HF_CKPT, SMALLEST, UNBUDGETED, Way, parse_way
 
 NOTHING = "-"
+STOCK = "stock"
 HEADINGS = (
     "model",
     "torch.compile",
@@ -38,10 +39,11 @@ def render_models(rows: Sequence[RowRecord]) -> str:
 
 
 def render_spots(rows: Sequence[RowRecord]) -> str:
-    """Some sentences on the random rows; empty where there are none."""
+    """Some sentences on the random rows of the newest commit that has any; empty where there are none."""
     drawn = [row for row in rows if row.key.measurement is Measurement.SPOT]
     if not drawn:
         return ""
+    drawn = [row for row in drawn if row.key.commit == drawn[-1].key.commit]
     spots = [(row.spot, parse_config(row.key.config).dtype) for row in drawn if row.spot is not None]
     refused = sum(row.status is Status.REFUSED for row in drawn)
     over = sum(spot.peak_bytes > spot.budget_bytes for spot, _ in spots)
@@ -49,7 +51,8 @@ def render_spots(rows: Sequence[RowRecord]) -> str:
     worst = {dtype: max((spot.difference_ratio for spot, its in spots if its == dtype), default=None) for dtype in RATIO_BARS}
     gradients = ", ".join(f"{NOTHING if ratio is None else f'{ratio:.0e}'} in {dtype}" for dtype, ratio in worst.items())
     return (
-        f"{len(drawn)} random models and budgets: {sum(not problems(row, rows) for row in drawn)} count; {over} over budget, "
+        f"{len(drawn)} random models and budgets ({sum(spot.plan != STOCK for spot, _ in spots)} with a plan of ours, at "
+        f"{drawn[-1].key.short_commit}): {sum(not problems(row, rows) for row in drawn)} count; {over} over budget, "
         f"{refused} refused, {len(drawn) - len(spots) - refused} failed otherwise. Prediction off by at most {off_bytes} bytes; "
         f"gradients off by at most {gradients}."
     )

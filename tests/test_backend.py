@@ -193,6 +193,14 @@ def test_a_budget_that_no_plan_fits_is_refused(tmp_path: Path) -> None:
     assert {"graph.txt", "plan.txt", "backward_wrapper.py"} <= {path.name for path in tmp_path.glob("graph_*/*")}
 
 
+@pytest.mark.parametrize("policy", ["full", "index:1"])
+def test_a_plan_that_was_asked_for_is_refused_by_its_name(policy: str) -> None:
+    """Nothing was looked for that is smaller, so none is promised."""
+    with pytest.raises(BackendCompilerFailed, match=f"cannot be kept: policy '{policy}' needs") as raised:
+        _compiled(_stack(), activation_budget="1KiB", policy=policy)(_batch())
+    assert "the smallest" not in str(raised.value)
+
+
 def test_a_budget_that_no_plan_fits_is_trained_over_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """The budget is of the device: what is live is part of the smallest one that is named, and that one is feasible."""
     torch.compiler.reset()

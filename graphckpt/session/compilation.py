@@ -31,15 +31,7 @@ from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
 from graphckpt.session.looks import Lowerer
-from graphckpt.session.pipeline import (
-    JointGraph,
-    Planned,
-    is_limited,
-    one_policy,
-    plan_joint,
-    replans_regions,
-    stock_only,
-)
+from graphckpt.session.pipeline import JointGraph, Planned, is_limited, plan_joint, replans_regions, stock_only
 from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 
@@ -168,7 +160,8 @@ class Compilation:
         fixed_bytes = budget.live_bytes + budget.reserve_bytes if budget.kind == "budget" else 0
         held = tuple(f"{format_bytes(size_bytes)}  {name}" for name, size_bytes in holders)
         needed_bytes = planned.choice.peak_bytes + fixed_bytes
-        refusal = BudgetInfeasible(budget.asked_bytes, needed_bytes, held, one_policy(self.options.policy))
+        policy = self.options.policy if self.options.policy != "smallest" else None
+        refusal = BudgetInfeasible(budget.asked_bytes, needed_bytes, held, policy)
         if self.options.on_infeasible == "error":
             raise refusal
         _logger.warning("graphckpt: training over the budget: %s", refusal)

@@ -137,7 +137,7 @@ def plan_joint(
     least_us = ranker.time_bound().time_us(within_bytes)
     plan_seconds += time.perf_counter() - started
     planned = _planned(looks.candidates[choice.index], stock, stock_step, frontier, choice, plan_seconds)
-    smallest_bytes = None if one_policy(options.policy) else looks.smallest_peak_bytes
+    smallest_bytes = None if _one_policy(options.policy) else looks.smallest_peak_bytes
     return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us)
 
 
@@ -241,7 +241,7 @@ def ranker_for(
 def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) -> tuple[Ranked, ...]:
     """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
     situation = survey(graph, stock)
-    name = one_policy(policy)
+    name = _one_policy(policy)
     if name is not None:
         named = [stock] if name == "stock" else [stock, named_plan(situation, name)]
         return tuple(ranker.rank(plan) for plan in named)
@@ -250,7 +250,7 @@ def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) ->
     return pareto(policies, others, partial(is_legal, graph))
 
 
-def one_policy(policy: str | None) -> str | None:
+def _one_policy(policy: str | None) -> str | None:
     """The policy, if its one plan is to be taken; None where there is a choice among all plans that can be found."""
     return None if policy is None or policy == "smallest" or policy.startswith("index:") else policy
 

@@ -1,18 +1,18 @@
 """The frontier of a graph: its plans from fastest to smallest, and the choice a budget makes among them.
 
 The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need noticeably less
-memory than every faster one, or least of all. The model's peak is an estimate; the exact one comes from a dry lowering, which is
-slow. So a choice lowers few plans: it starts at the first whose corrected estimate fits. The first two looks may spend what the
-budget leaves. What is over then is looked at once more, allowed that much less; if its estimate is too close to the budget for
-that, the next plan is. Later looks spend nothing, and what is over is left, with caution. Where the first look shows estimates to
-be too large, a faster plan is looked at, once. Each look may teach the estimates.
+memory than every faster one, or least of all, or less and are a policy's. The model's peak is an estimate; the exact one comes
+from a dry lowering, which is slow. So a choice lowers few plans: it starts at the first whose corrected estimate fits. The first
+two looks may spend what the budget leaves. What is over then is looked at once more, allowed that much less; if its estimate is
+too close to the budget for that, the next plan is. Later looks spend nothing, and what is over is left, with caution. Where the
+first look shows estimates to be too large, a faster plan is looked at, once. Each look may teach the estimates.
 
 Not guaranteed: that no faster plan of the frontier fits too, nor, where estimates fail twice, how many plans are lowered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -29,7 +29,7 @@ from graphckpt.solve.segments import base_of
 _LAST_RESORTS = 2
 # Of stock's peak: a plan of the planner's that gains less than that over a faster one is the same plan, for more time.
 _LEAST_GAIN = 1 / 512
-# So many plans may try and spend what the budget leaves before spending is given up.
+# So many looks may spend what the budget leaves before spending is given up.
 _SPENDING_LOOKS = 2
 # Estimates that were too small twice are trusted that much less the next time; a plan this close to the budget is not tried again.
 _CAUTION = 1.02
@@ -46,8 +46,8 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen: its place in the frontier, its exact peak, whether that fits, and exact peaks: of the plans that were
-    found to fit, and of those lowered as small as they get."""
+    """What was chosen: its place in the frontier, its exact peak, whether that fits, and the exact peak of each plan that was
+    lowered, as it was lowered last."""
 
     index: int
     peak_bytes: int
@@ -128,10 +128,14 @@ class Ranker:
 
 
 def _made_for_backward(graph: Graph, laid_out: Mapping[int, int]) -> Graph:
-    """``graph`` with these inputs there when backward starts, as tangents are."""
+    """``graph`` with these inputs, and what looks at them, there when backward starts, as tangents are. Only for timelines: what
+    forward computes from them is no legal graph's."""
     ops, storages = list(graph.ops), list(graph.storages)
-    for index, size_bytes in laid_out.items():
-        ops[index] = replace(ops[index], kind=OpKind.TANGENT, phase=Phase.BACKWARD, storages=(len(storages),))
+    base = base_of(graph)
+    for source, size_bytes in laid_out.items():
+        for index in (i for i in range(len(ops)) if base[i] == source):
+            ops[index] = replace(ops[index], storages=(len(storages),))
+        ops[source] = replace(ops[source], kind=OpKind.TANGENT, phase=Phase.BACKWARD)
         storages.append(Storage(size_bytes, external=False, shared=True))
     return replace(graph, ops=tuple(ops), storages=tuple(storages))
 
@@ -157,6 +161,9 @@ def pareto(
         if entry.estimated_peak_bytes >= frontier[-1].estimated_peak_bytes:
             break
         if admits(entry.plan):
+            # Policies kept for a little may be slower than it.
+            while len(frontier) > 1 and frontier[-1].time_us >= entry.time_us:
+                frontier.pop()
             frontier.append(entry)
             break
     return tuple(frontier)
@@ -171,26 +178,38 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_by
     looked_at = {0: stock_peak_bytes}
     if stock_peak_bytes <= allowance_bytes:
         return Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
-    correction = first_correction(looks, stock_peak_bytes)
     index, spending_looks, caution = 1, 0, 1.0
-    while (index := _next_fitting(looks, range(index, plan_count), allowance_bytes, caution * correction)) < plan_count:
+    # What estimates are too small by as a look that spent nothing tells, 0 while only stock tells; and what was spent too much.
+    error, overspent = 0.0, 1.0
+    spent: set[int] = set()
+    while True:
+        correction = (error or first_correction(looks, stock_peak_bytes)) * overspent
+        index = _next_fitting(looks, range(index, plan_count), allowance_bytes, caution * correction)
+        if index == plan_count:
+            return last_resort(plan_count, allowance_bytes, looks, looked_at, spent)
         may_spend = spending_looks < _SPENDING_LOOKS
         peak_bytes = looks.exact_peak(index, allowance_bytes / correction if may_spend else 0)
+        # As large as before, with less to spend: it spends nothing.
+        spends = may_spend and looked_at.get(index) != peak_bytes
+        looked_at[index] = peak_bytes
         if peak_bytes <= allowance_bytes:
-            looked_at[index] = peak_bytes
             return _found(index, looked_at) if spending_looks else _faster(index, allowance_bytes, correction, looks, looked_at)
-        if may_spend:
-            # What the estimate, as the look has taught it, does not explain was spent too much: less of it, here or further on.
-            correction *= peak_bytes / min(peak_bytes, max(1, allowance_bytes, looks.estimated_peak(index) * correction))
-            spending_looks += 1
-        else:
-            looked_at[index] = peak_bytes
-            correction = max(1.0, peak_bytes / max(1, looks.estimated_peak(index)))
-        # A plan that has little to spend is over by itself.
-        if not may_spend or looks.estimated_peak(index) * correction * _CAUTION > allowance_bytes:
-            index += 1
+        spending_looks += may_spend
         caution = _CAUTION if spending_looks == _SPENDING_LOOKS else 1.0
-    return last_resort(plan_count, allowance_bytes, looks, looked_at)
+        estimate_bytes = looks.estimated_peak(index)
+        if not spends:
+            spent.discard(index)
+            error, overspent = max(1.0, peak_bytes / max(1, estimate_bytes)), 1.0
+            index += 1
+            continue
+        spent.add(index)
+        # What the estimate, as the look has taught it, does not explain was spent: so much less of it, here or further on.
+        own_bytes = estimate_bytes * first_correction(looks, stock_peak_bytes) * overspent
+        excess = peak_bytes / min(peak_bytes, max(1, allowance_bytes, own_bytes))
+        overspent *= excess
+        # A plan that has little to spend is over by itself.
+        if own_bytes * excess * _CAUTION > allowance_bytes:
+            index += 1
 
 
 def first_correction(looks: Lookable, stock_peak_bytes: int) -> float:
@@ -204,9 +223,8 @@ def _faster(index: int, allowance_bytes: int, correction: float, looks: Lookable
     ratio = looked_at[index] / max(1, looks.estimated_peak(index))
     faster = _next_fitting(looks, range(1, index), allowance_bytes, ratio)
     if faster < index:
-        peak_bytes = looks.exact_peak(faster, allowance_bytes / correction)
-        if peak_bytes <= allowance_bytes:
-            looked_at[faster] = peak_bytes
+        looked_at[faster] = looks.exact_peak(faster, allowance_bytes / correction)
+        if looked_at[faster] <= allowance_bytes:
             return _found(faster, looked_at)
     return _found(index, looked_at)
 
@@ -215,13 +233,20 @@ def _found(index: int, looked_at: dict[int, int]) -> Choice:
     return Choice(index, looked_at[index], True, tuple(looked_at.items()))
 
 
-def last_resort(plan_count: int, allowance_bytes: int, looks: Lookable, looked_at: dict[int, int]) -> Choice:
-    """The first of the smallest plans to fit, or the smallest of them: estimates this close cannot tell which one it is."""
+def last_resort(
+    plan_count: int, allowance_bytes: int, looks: Lookable, looked_at: dict[int, int], spent: Collection[int] = ()
+) -> Choice:
+    """The first of the smallest plans to fit, or the smallest of all looks: estimates this close cannot tell which one it is.
+
+    ``looked_at``: peaks known already, of which those of ``spent`` may be larger than they need to be.
+    """
+    known = set(looked_at) - set(spent)
     for _ in range(_LAST_RESORTS):
         smallest = sorted(range(1, plan_count), key=lambda i: (looks.estimated_peak(i), -i))[:_LAST_RESORTS]
-        left = [index for index in smallest if index not in looked_at]
+        left = [index for index in smallest if index not in known]
         if not left:
             break
+        known.add(left[0])
         looked_at[left[0]] = looks.exact_peak(left[0], 0)
         if looked_at[left[0]] <= allowance_bytes:
             return _found(left[0], looked_at)

@@ -33,8 +33,10 @@ from graphckpt.solve.segments import (
     tiny_bytes,
 )
 
-# At most so many plans between stock and `full`: time to plan stays close to linear in the number of layers.
+# At most so many plans between stock and `full`, and at most so many N of `every_N`: time to plan stays close to linear in the
+# number of layers.
 _PARTIAL = 8
+_EVERY = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ def _readable_from_outside(graph: Graph, inside: frozenset[int]) -> set[int]:
 
 
 def candidate_plans(situation: Situation) -> Iterator[Plan]:
-    """Every plan the policies offer, stock's first, whatever N is of ``every_N``. Those a graph does not admit are left out."""
+    """Every plan the policies offer, stock's first; of more than 33 layers not every N of ``every_N``. Those a graph does not admit
+    are left out."""
     yield situation.stock
     for make in _makers(situation):
         try:
@@ -177,12 +180,14 @@ def candidate_plans(situation: Situation) -> Iterator[Plan]:
 
 
 def _makers(situation: Situation) -> Iterator[Callable[[], Plan]]:
-    for name in ("selective", "full", *(f"every_{step}" for step in range(2, len(situation.layers) + 1))):
+    layer_count = len(situation.layers)
+    steps = {_step("sqrt", layer_count), *(1 + step for step in spread(layer_count - 1, _EVERY))} - {1}
+    for name in ("selective", "full", *(f"every_{step}" for step in sorted(steps))):
         yield partial(named_plan, situation, name)
     whole = cut_at(situation.graph, situation.order, situation.layers)
     for count in spread(whole.count - 2, _PARTIAL):
         yield partial(checkpoint_first, situation, f"full:first_{count}", whole, count)
     if situation.valleys:
         fine = cut_at(situation.graph, situation.order, situation.valleys)
-        yield partial(checkpoint_first, situation, "valleys", fine, fine.count - 1)
+        yield partial(named_plan, situation, "valleys")
         yield partial(checkpoint_first, situation, "valleys:all", fine, fine.count)

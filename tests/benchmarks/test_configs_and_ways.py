@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -18,11 +20,32 @@ def test_a_config_comes_back_from_its_text(family: Family) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["gpt3", "gpt2:depth=4", "gpt2:family=bert", "gpt2:attention=flash", "gpt2:dtype=fp8", "resnet:dropout=0.1"]
+    "text",
+    [
+        "gpt3",
+        "gpt2:depth=4",
+        "gpt2:family=bert",
+        "gpt2:attention=flash",
+        "gpt2:dtype=fp8",
+        "resnet:dropout=0.1",
+        "gpt2:width=130",
+        "llama_large:width=512",
+    ],
 )
 def test_a_config_the_rig_does_not_know_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"wanted|no field|has none"):
+    with pytest.raises(ConfigError, match=r"wanted|no field|has none|has its own"):
         parse_config(text)
+
+
+@pytest.mark.parametrize("family", [Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT])
+def test_a_wider_model_is_wider_throughout(family: Family) -> None:
+    """Twice the width: nothing of a layer stays as it was, and its products are four times as large."""
+    narrow, wide = (build(ModelConfig(family, layers=1, width=width))[0] for width in (64, 128))
+    shapes = zip(narrow.named_parameters(), wide.named_parameters(), strict=True)
+    grown = {name: (few.shape, many.shape) for (name, few), (_, many) in shapes if re.search(r"\.0\.", name) and few.dim() == 2}
+    assert grown
+    # T5's table of relative positions has a column a head, of which there are as many.
+    assert all(many == tuple(2 * side for side in few) for name, (few, many) in grown.items() if "bias" not in name)
 
 
 WAYS = (Way(Kind.COMPILE), Way(Kind.KNOB, knob=0.05), ours(), ours(budget=9, optimizer=0), ours(policy="index:3"))

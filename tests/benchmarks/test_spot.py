@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -117,9 +118,11 @@ def test_random_rows_in_words_and_in_a_table() -> None:
         spot("t5", Status.TIMEOUT),
     ]
     text = render_spots(rows)
-    assert "5 random models and budgets: 2 count; 1 over budget, 1 refused, 1 failed otherwise" in text
+    assert "5 random models and budgets (3 with a plan of ours, at abc): 2 count; 1 over budget, 1 refused, 1 failed" in text
     assert "off by at most 10000005 bytes; gradients off by at most 1e-08 in fp32, 2e-16 in fp64" in text
     assert render_spots([record("compile")]) == ""
+    newer = replace(spot(plan="stock"), key=replace(spot().key, commit="def"))
+    assert render_spots([*rows, newer]).startswith("1 random models and budgets (0 with a plan of ours, at def): 1 count; 0 over")
     assert "layers=3" not in render_models([record("compile"), *rows])
     table = render(rows).splitlines()
     assert [line.split("|")[-2].strip() for line in table[2:5]] == ["counts", "over budget by 0.000 MB", "counts"]

@@ -79,21 +79,26 @@ def test_the_smallest_plan_is_kept_however_little_it_gains() -> None:
     assert [entry.plan.name for entry in pareto(without_d[:1], without_d[1:], lambda plan: plan.name != "d")] == ["stock", "a", "b"]
 
 
-@given(st.lists(st.tuples(st.integers(0, 100), st.floats(0, 100)), min_size=1, max_size=30), st.integers(1, 30))
-def test_pareto_is_monotone(figures: list[tuple[int, float]], count: int) -> None:
-    """Stock first whatever it costs; then time goes up and peak goes down, and what was left out is beaten by something kept.
-
-    Gains are of whole bytes, and peaks too small for any to be below notice: policies and others are judged alike.
-    """
+@given(
+    st.lists(st.tuples(st.integers(0, 100) | st.integers(99_000, 100_000), st.integers(0, 20)), min_size=1, max_size=30),
+    st.integers(1, 30),
+)
+def test_pareto_is_monotone(figures: list[tuple[int, int]], count: int) -> None:
+    """Stock first whatever it costs; then time goes up and peak goes down. A policy that was left out is beaten by something kept,
+    and so is another plan, but for what is below notice: a 512th of stock's peak."""
     ranked = [Ranked(Plan(str(i), (), ()), peak, time) for i, (peak, time) in enumerate(figures)]
     kept = pareto(ranked[:count], ranked[count:])
     assert kept[0] == ranked[0]
     for fast, slow in pairwise(kept):
         assert fast.time_us <= slow.time_us
         assert fast.estimated_peak_bytes > slow.estimated_peak_bytes
-    for entry in ranked:
-        beaten = (k.time_us <= entry.time_us and k.estimated_peak_bytes <= entry.estimated_peak_bytes for k in kept)
+    for place, entry in enumerate(ranked):
+        notice_bytes = ranked[0].estimated_peak_bytes / 512 if place >= count else 0
+        enough_bytes = entry.estimated_peak_bytes + notice_bytes
+        beaten = (k.time_us <= entry.time_us and k.estimated_peak_bytes <= enough_bytes for k in kept)
         assert entry.time_us < ranked[0].time_us or any(beaten)
+    slower = [entry.estimated_peak_bytes for entry in ranked if entry.time_us >= ranked[0].time_us]
+    assert kept[-1].estimated_peak_bytes == min(slower)
 
 
 def test_legality_is_asked_only_of_what_would_be_kept() -> None:
@@ -192,10 +197,10 @@ def test_the_first_that_fits_is_lowered_alone() -> None:
 
 
 def test_an_exact_peak_above_the_estimate_goes_on_to_a_smaller_plan() -> None:
-    """p2 needs 61 of 60 bytes: p3 is next, and nothing is known of how small p2 gets."""
+    """p2 needs 61 of 60 bytes: p3 is next."""
     choice, asked = _choose(60, 100, 80, 61, 40, 20)
     assert (choice.index, choice.fits, asked) == (3, True, [2, 3])
-    assert choice.looked_at == ((0, 100), (3, 40))
+    assert choice.looked_at == ((0, 100), (2, 61), (3, 40))
 
 
 def test_a_plan_that_spends_too_much_is_allowed_less() -> None:
@@ -214,10 +219,17 @@ def test_a_plan_without_room_to_spend_less_makes_way_for_the_next() -> None:
 
 
 def test_two_looks_may_spend() -> None:
-    """Of 62 bytes, p2 has 66 and p3 63 whatever they may spend: the third look at p3 lets it spend nothing, the fourth is at p4."""
+    """Of 62 bytes, p2 has 66 and p3 63 whatever they may spend: both are over by themselves, and p4 may spend no more."""
     looks = _Looks(FIVE, (100, 80, 66, 63, 20))
     assert choose(5, 62, looks, 100).index == 4
     assert looks.spending == [(2, True), (3, True), (3, False), (4, False)]
+
+
+def test_a_plan_that_is_as_large_with_less_to_spend_is_left() -> None:
+    """p1 (80) has 103 of 100 bytes, allowed 100 and then 97: it spends nothing, and is not lowered a third time."""
+    looks = _Looks((120, 80, 40), (120, 103, 40))
+    assert choose(3, 100, looks, 120).index == 2
+    assert looks.calls == [(1, 100.0), (1, pytest.approx(100 * 100 / 103)), (2, 0)]
 
 
 def test_stocks_error_corrects_the_estimates() -> None:
@@ -279,6 +291,20 @@ def test_a_short_frontier_is_looked_through(peaks: tuple[int, ...]) -> None:
     assert looks.asked == list(range(len(peaks) - 1, 0, -1))
 
 
+def test_the_smallest_that_was_seen_is_taken_though_it_might_spend() -> None:
+    """p1 has 105 of 100 bytes while it may spend. Estimates that rule out the rest are wrong, but none of it is below 107."""
+    looks = _Looks((200, 90, 89, 88), (200, 105, 107, 108))
+    choice = choose(4, 100, looks, 200)
+    assert (choice.index, choice.peak_bytes, choice.fits) == (1, 105, False)
+
+
+def test_the_last_resort_looks_again_at_what_may_have_spent() -> None:
+    """p4 has 35 bytes, of which some may be spent: it is looked at first."""
+    looks = _Looks(FIVE, (100, 80, 60, 40, 29))
+    assert last_resort(5, 30, looks, {0: 100, 4: 35}, {4}) == Choice(4, 29, True, ((0, 100), (4, 29)))
+    assert looks.calls == [(4, 0)]
+
+
 def test_the_last_resort_does_not_look_twice() -> None:
     looks = _Looks(FIVE, FIVE)
     choice = last_resort(5, 30, looks, {0: 100, 4: 35})
@@ -297,11 +323,24 @@ def test_what_a_look_teaches_counts_for_the_next() -> None:
             return super().exact_peak(index, limit_bytes)
 
     looks = Taught(FIVE, [3 * peak // 2 for peak in FIVE])
-    assert choose(5, 40, looks, 100) == Choice(4, 30, True, ((0, 100), (4, 30)))
+    assert choose(5, 40, looks, 100) == Choice(4, 30, True, ((0, 100), (3, 60), (4, 30)))
     assert looks.calls == [(3, 40.0), (4, 40.0)]
     looks = Taught(FIVE, (100, 90, 20, 30, 40))
     looks.estimates = [100, 80, 50, 60, 40]
     assert last_resort(5, 0, looks, {0: 100}).index == 3
+
+
+def test_what_stocks_estimate_is_taught_counts_once() -> None:
+    """Stock's estimate is a sixth too small until p1 was seen: p2 (95 of 100 bytes) is not taken for 114 any more."""
+
+    class Taught(_Looks):
+        def exact_peak(self, index: int, limit_bytes: float) -> int:
+            self.estimates = list(self.exact)
+            return super().exact_peak(index, limit_bytes)
+
+    looks = Taught((100, 80, 79, 50), (120, 101, 95, 60))
+    assert choose(4, 100, looks, 120).index == 2
+    assert looks.asked == [1, 2]
 
 
 PEAKS = st.lists(st.integers(1, 10**6), min_size=1, max_size=20, unique=True).map(lambda p: sorted(p, reverse=True))
@@ -328,20 +367,22 @@ def test_less_budget_never_gives_a_faster_plan(estimates: list[int], factor: int
 def test_whatever_the_exact_peaks_are(
     estimates: list[int], data: st.DataObject, allowance_bytes: int, spent: int, excess: float
 ) -> None:
-    """No plan is lowered twice the same way, nor three that fit. What fits is said to fit; what does not is the smallest of those
-    that were lowered as small as they get. Not fitting, the smallest by the model was among them.
+    """No plan is lowered twice the same way. What fits is said to fit; what does not is the smallest that was seen, the smallest by
+    the model among them, as small as it gets. A plan that has nothing to spend is lowered twice at most.
     """
     exact = data.draw(st.lists(st.integers(1, 2 * 10**6), min_size=len(estimates), max_size=len(estimates)))
     peaks = _Looks(estimates, exact, spent, excess)
     choice = choose(len(estimates), allowance_bytes, peaks, exact[0])
     assert len(set(peaks.calls)) == len(peaks.calls)
-    assert 0 not in peaks.asked
+    assert {index for index, _ in choice.looked_at} == {0, *peaks.asked}
     assert sum(limit_bytes > 0 for _, limit_bytes in peaks.calls) <= LOOKS
     assert choice.peak_bytes == dict(choice.looked_at)[choice.index] >= exact[choice.index]
     assert choice.fits == (choice.peak_bytes <= allowance_bytes)
     unspent = [index for index, limit_bytes in peaks.calls if not limit_bytes]
     if not choice.fits:
-        assert dict(choice.looked_at) == {index: exact[index] for index in (0, *unspent)}
-        assert choice.peak_bytes == min(exact[index] for index in (0, *unspent))
-        assert len(estimates) == 1 or len(estimates) - 1 in unspent
+        assert choice.peak_bytes == min(dict(choice.looked_at).values())
+        last = len(estimates) - 1
+        assert last in {0, *unspent} or peaks.asked.count(last) == 2
     assert sum(exact[index] <= allowance_bytes for index in unspent) <= 1
+    if not spent and excess == 1.0:
+        assert max(map(peaks.asked.count, peaks.asked), default=0) <= 2
