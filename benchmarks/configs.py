@@ -40,6 +40,10 @@ class Family(StrEnum):
     LLAMA_LARGE = "llama_large"
 
 
+# Those that are measured on every device; the large Llama is for a GPU alone.
+FAMILIES = (Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT, Family.RESNET)
+# The dropout of these configs reaches the attention probabilities or the residual stream; ResNet-50 has none.
+DROPOUTS = (0.0, 0.1)
 IMAGE_SIDES = {Family.VIT: 224, Family.RESNET: 160}
 
 

@@ -21,6 +21,7 @@ from itertools import pairwise
 
 from benchmarks.configs import parse_config
 from benchmarks.gradients import DIRECTIONAL_BAR, RATIO_BARS
+from benchmarks.prediction import STOCK
 from benchmarks.record import GradientRow, Host, RowKey, RowRecord, SpotRow, Status, StepRow
 from benchmarks.ways import COMPILE, Kind, Way, parse_way
 
@@ -74,8 +75,8 @@ def our_problems(step: StepRow, way: Way) -> list[str]:
 def spot_problems(row: SpotRow, dtype: str) -> list[str]:
     """The budget, which was drawn from where budgets are promised, and the gradients."""
     found = _ratio_problems(row.difference_ratio, dtype)
-    if row.peak_bytes > row.budget_bytes:
-        found.append(_over(row.peak_bytes - row.budget_bytes))
+    if row.over_bytes:
+        found.append(_over(row.over_bytes))
     return found
 
 
@@ -131,7 +132,7 @@ def monotone_problems(rows: Sequence[RowRecord]) -> list[str]:
 
 
 def _is_stock(step: StepRow) -> bool:
-    return bool(step.predictions) and all(graph.plan == "stock" for graph in step.predictions)
+    return bool(step.predictions) and all(graph.plan == STOCK for graph in step.predictions)
 
 
 def baseline(record: RowRecord, rows: Sequence[RowRecord]) -> StepRow | None:

@@ -14,6 +14,9 @@ from typing import Any
 
 from benchmarks.ways import BACKEND, Kind, Way
 
+# What the plan is called that is Inductor's own cut, and no choice of ours.
+STOCK = "stock"
+
 
 @dataclass(frozen=True)
 class PlanPoint:

@@ -139,6 +139,11 @@ class SpotRow:
     reference_loss: float
     plan: str
 
+    @property
+    def over_bytes(self) -> int:
+        """By how much the peak is above the budget, 0 where it is kept."""
+        return max(0, self.peak_bytes - self.budget_bytes)
+
 
 @dataclass(frozen=True)
 class RowRecord:

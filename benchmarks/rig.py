@@ -23,11 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.commit import ROOT, current_commit
-from benchmarks.configs import Family, ModelConfig
+from benchmarks.configs import FAMILIES, Family, ModelConfig
 from benchmarks.judge import scaled_time_us, standing
 from benchmarks.record import Host, RowRecord, Status, append_row, from_line, read_rows
 from benchmarks.row import RowSpec, describe_host
-from benchmarks.suites import FAMILIES, SUITES, Scope, Suite
+from benchmarks.suites import SUITES, Scope, Suite
 from benchmarks.table import failing, render
 
 ROW_TIMEOUT_SECONDS = 900.0

@@ -12,7 +12,7 @@ import random
 from dataclasses import replace
 from math import ceil
 
-from benchmarks.configs import Family, ModelConfig, default_config, make_batch
+from benchmarks.configs import DROPOUTS, FAMILIES, Family, ModelConfig, default_config, make_batch
 from benchmarks.gradients import difference_ratio, first_step
 from benchmarks.measure import unseen_step_memory
 from benchmarks.modelled import record_kernels
@@ -26,7 +26,6 @@ LAYERS = (2, 12)
 WIDTHS = (128, 192, 256, 384)
 SEQUENCES = (64, 96, 128, 192, 256, 320)
 BATCHES = (1, 2, 4)
-DROPOUTS = (0.0, 0.1)
 # One row in four is at the smallest budget that is promised.
 TIGHTEST = 0.25
 
@@ -99,7 +98,7 @@ def drawn_rows(count: int, seed: int = 0) -> list[tuple[ModelConfig, Way]]:
 
 def _drawn(draw: random.Random) -> tuple[ModelConfig, Way]:
     # Every draw is made whatever the family, so that one row does not change the next.
-    family = draw.choice((Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT, Family.RESNET))
+    family = draw.choice(FAMILIES)
     attention, layers, width = draw.choice(("eager", "sdpa")), draw.randint(*LAYERS), draw.choice(WIDTHS)
     sequence, batch, dropout = draw.choice(SEQUENCES), draw.choice(BATCHES), draw.choice(DROPOUTS)
     share, is_tightest = draw.random(), draw.random() < TIGHTEST

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.configs import Family, ModelConfig, default_config
+from benchmarks.configs import DROPOUTS, FAMILIES, Family, ModelConfig, default_config
 from benchmarks.matching import PEERS, budget_at, model_rows, peers_of
 from benchmarks.prediction import Prediction
 from benchmarks.record import Measurement, RowRecord, StepRow
@@ -22,9 +22,6 @@ from benchmarks.ways import COMPILE, HF_CKPT, KNOBS, SMALLEST, UNBUDGETED, Way, 
 BUDGET_COUNT = 8
 RANDOM_ROWS = 100
 FRONTIER_FRACTIONS = (0.25, 0.5, 0.75)
-FAMILIES = (Family.GPT2, Family.LLAMA, Family.BERT, Family.T5, Family.VIT, Family.RESNET)
-# The dropout of these configs reaches the attention probabilities or the residual stream; ResNet-50 has none.
-DROPOUTS = (0.0, 0.1)
 
 SQRT = ours(policy="sqrt")
 

@@ -14,11 +14,11 @@ from benchmarks.configs import ModelConfig, default_config, parse_config
 from benchmarks.gradients import RATIO_BARS
 from benchmarks.judge import has_budget, monotone_problems, problems, scaled_time_us
 from benchmarks.markdown import markdown_table
+from benchmarks.prediction import STOCK
 from benchmarks.record import Measurement, RowRecord, Status
 from benchmarks.ways import COMPILE, HF_CKPT, SMALLEST, UNBUDGETED, Way, parse_way
 
 NOTHING = "-"
-STOCK = "stock"
 HEADINGS = (
     "model",
     "torch.compile",
@@ -46,7 +46,7 @@ def render_spots(rows: Sequence[RowRecord]) -> str:
     drawn = [row for row in drawn if row.key.commit == drawn[-1].key.commit]
     spots = [(row.spot, parse_config(row.key.config).dtype) for row in drawn if row.spot is not None]
     refused = sum(row.status is Status.REFUSED for row in drawn)
-    over = sum(spot.peak_bytes > spot.budget_bytes for spot, _ in spots)
+    over = sum(spot.over_bytes > 0 for spot, _ in spots)
     off_bytes = max((abs(spot.predicted_bytes - spot.peak_bytes) for spot, _ in spots), default=0)
     worst = {dtype: max((spot.difference_ratio for spot, its in spots if its == dtype), default=None) for dtype in RATIO_BARS}
     gradients = ", ".join(f"{NOTHING if ratio is None else f'{ratio:.0e}'} in {dtype}" for dtype, ratio in worst.items())

@@ -64,13 +64,11 @@ class Looks:
     stock: InitVar[Candidate]
     candidates: dict[int, Candidate] = field(init=False)
     _estimates: list[int] = field(init=False)
-    _smallest_seen_bytes: int = field(init=False)
     _unspent: set[int] = field(init=False)
 
     def __post_init__(self, stock: Candidate) -> None:
         self.candidates = {0: stock}
         self._estimates = [ranked.estimated_peak_bytes for ranked in self.frontier]
-        self._smallest_seen_bytes = stock.step.peak.peak_bytes
         self._unspent = {0}
 
     def estimated_peak(self, index: int) -> int:
@@ -86,17 +84,17 @@ class Looks:
         modules = split_by_plan(self.joint, self.lowered, plan, self.num_forward_outputs, room_bytes)
         self.candidates[index] = Candidate(plan, modules, self.lowerer.lower(*modules, hold_order=True))
         self._learn(self.candidates[index].step)
-        peak_bytes = self.candidates[index].step.peak.peak_bytes
-        self._smallest_seen_bytes = min(self._smallest_seen_bytes, peak_bytes)
         if not limit_bytes:
             self._unspent.add(index)
-        return peak_bytes
+        return self.candidates[index].step.peak.peak_bytes
 
     @property
     def smallest_peak_bytes(self) -> int | None:
         """The smallest exact peak, if the smallest plan by the model was among those that were lowered as small as they get."""
         smallest = min(range(len(self._estimates)), key=lambda index: (self._estimates[index], -index))
-        return self._smallest_seen_bytes if smallest in self._unspent else None
+        if smallest not in self._unspent:
+            return None
+        return min(candidate.step.peak.peak_bytes for candidate in self.candidates.values())
 
     def _learn(self, step: DryStep) -> None:
         ranker = self.ranker.with_buffers(copies_with_buffer(self.lowered.graph, step))

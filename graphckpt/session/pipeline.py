@@ -110,14 +110,14 @@ def plan_joint(
         plan_seconds = time.perf_counter() - started
     # What no budget would need, and which values Inductor gives a buffer.
     stock_step = lowerer.lower(*stock.modules, hold_order=False)
+    stock_look = Candidate(stock.plan, stock.modules, stock_step)
     stock_peak_bytes = stock_step.peak.peak_bytes
     allowance_bytes = budget_for(stock_peak_bytes).allowance_bytes
 
     if options.policy is None and stock_peak_bytes <= allowance_bytes:
         alone = (Ranked(stock.plan, stock_peak_bytes, stock_step.time_us),)
         fits = Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
-        kept = Candidate(stock.plan, stock.modules, stock_step)
-        return _planned(kept, stock, stock_step, alone, fits, plan_seconds)
+        return _planned(stock_look, stock, stock_step, alone, fits, plan_seconds)
 
     # The frontier, from the model; then the budget's choice among it, by exact peaks.
     started = time.perf_counter()
@@ -128,7 +128,6 @@ def plan_joint(
     with collection_paused():
         frontier = rank_plans(graph, stock.plan, ranker, options.policy)
     plan_seconds += time.perf_counter() - started
-    stock_look = Candidate(stock.plan, stock.modules, stock_step)
     looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, stock_look)
     choice = _choose(frontier, options, allowance_bytes, looks, stock_peak_bytes)
     started = time.perf_counter()

@@ -177,7 +177,7 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_by
     """
     looked_at = {0: stock_peak_bytes}
     if stock_peak_bytes <= allowance_bytes:
-        return Choice(0, stock_peak_bytes, True, ((0, stock_peak_bytes),))
+        return _found(0, looked_at)
     index, spending_looks, caution = 1, 0, 1.0
     # What estimates are too small by as a look that spent nothing tells, 0 while only stock tells; and what was spent too much.
     error, overspent = 0.0, 1.0
