@@ -1,8 +1,8 @@
 """Plans of single tensors: the hull of saving problems, and what lies between its vertices.
 
-A vertex (`graphckpt.solve.hull`) treats equal layers alike. Between two neighbours lie the plans that take the cheaper vertex's
-price in the later layers and the dearer one's in the first K: what early layers save lives longest. Each set of saved values
-becomes a schedule by computing the rest again just before its use (`graphckpt.solve.demand`).
+A vertex (`graphckpt.solve.hull`) treats equal layers alike. Between two neighbours lie the plans that take the dearer one's price
+up to a place in forward and the cheaper one's behind it: what is saved early lives longest. Each set of saved values becomes a
+schedule by computing the rest again just before its use (`graphckpt.solve.demand`).
 
 Deterministic. Not optimal: a price cannot see the peak, so a vertex may save little and still peak high (what is computed again
 lives on); such plans fall out when they are ranked. At most two prices are mixed, and no value is computed a third time unless it
@@ -11,9 +11,10 @@ is cheap and another layer's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from graphckpt.errors import PlanError
@@ -21,11 +22,12 @@ from graphckpt.ir.plan import Plan
 from graphckpt.solve.hull import Vertex, lower_hull
 from graphckpt.solve.policies import Situation
 from graphckpt.solve.saving import Saving, SavingProblem
-from graphckpt.solve.segments import Segments, cut_at, spread
+from graphckpt.solve.segments import cut_at
 
 # Between two vertices whose saved bytes differ by less than this share of the largest, no other is looked for.
 _RESOLUTION = 1 / 64
-# Two vertices are mixed no finer than that, and at this many places at most: time to plan stays close to linear in the layers.
+# Two vertices are mixed in steps no finer than that, and at this many places at most: time to plan stays close to linear in the
+# layers.
 _MIXES = 12
 
 
@@ -40,10 +42,11 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
     entering = frozenset().union(*segments.crossing)
     seen = set[frozenset[int]]()
     nothing = frozenset[int]()
-    free, layered = (_Hull(p, lower_hull(p, _RESOLUTION)) for p in (problem, problem.forcing(entering)))
-    families = (("saving", free, nothing, False), ("layered", layered, entering, False), ("tailed", free, nothing, True))
-    for name, hull, forced, keeps_tail in families:
-        for place, saving in _savings(hull, segments, keeps_tail):
+    behind = frozenset(value for value in problem.values if segments.of_op[value] in (-1, segments.count - 1))
+    free, layered = (_Hull(p, lower_hull(p, _RESOLUTION), nothing) for p in (problem, problem.forcing(entering)))
+    families = (("saving", free, nothing), ("layered", layered, entering), ("tailed", free._replace(behind=behind), nothing))
+    for name, hull, forced in families:
+        for place, saving in _savings(hull, situation.order):
             saved = saving.saved | situation.always_saved | forced
             if saved in seen:
                 continue
@@ -53,32 +56,41 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
 
 
 class _Hull(NamedTuple):
+    """One family's problem with its vertices; what is ``behind`` takes memory at the price of ``saving:0`` whatever the vertex."""
+
     problem: SavingProblem
     vertices: tuple[Vertex, ...]
+    behind: frozenset[int]
 
 
-def _savings(hull: _Hull, segments: Segments, keeps_tail: bool) -> Iterator[tuple[str, Saving]]:
+def _savings(hull: _Hull, order: Sequence[int]) -> Iterator[tuple[str, Saving]]:
     """The vertices of the hull with their places in it, and behind each the mixtures of its price and that of the one before."""
-    problem, vertices = hull
+    vertices = hull.vertices
     resolved_bytes = max(1.0, _RESOLUTION * vertices[0].saving.saved_bytes)
-    tail = vertices[0].price_us_per_byte if keeps_tail else None
+    # What forward does not compute by itself comes last.
+    position = dict.fromkeys(hull.problem.values, len(order)) | {index: k for k, index in enumerate(order)}
     yield "0", vertices[0].saving
     for number, (left, right) in enumerate(pairwise(vertices), 1):
-        yield f"{number}", right.saving if tail is None else problem.solve(_prices(problem, segments, left, right, None, tail))
+        yield f"{number}", right.saving if not hull.behind else _mixture(hull, position, left, right, len(order) + 1)
         gap = round((left.saving.saved_bytes - right.saving.saved_bytes) / resolved_bytes)
-        for count in spread(segments.count - 1, min(gap, _MIXES)):
-            yield f"{number}:first_{count}", problem.solve(_prices(problem, segments, left, right, count, tail))
+        for share, before in enumerate(_places(hull.problem, position, left, right, min(gap, _MIXES)), 1):
+            yield f"{number}:mix_{share}", _mixture(hull, position, left, right, before)
 
 
-def _prices(
-    problem: SavingProblem, segments: Segments, left: Vertex, right: Vertex, count: int | None, tail: float | None
-) -> Sequence[float]:
-    """The dearer price, of ``right``, in the first ``count`` segments or in all; ``tail``, if any, in the last and outside."""
-    prices = []
-    for value in problem.values:
-        segment = segments.of_op[value]
-        if tail is not None and segment in (-1, segments.count - 1):
-            prices.append(tail)
-        else:
-            prices.append(right.price_us_per_byte if count is None or 0 <= segment < count else left.price_us_per_byte)
-    return prices
+def _places(problem: SavingProblem, position: Mapping[int, int], left: Vertex, right: Vertex, count: int) -> list[int]:
+    """Positions that part the bytes which ``left`` saves and ``right`` does not evenly, ascending: at most ``count``."""
+    dropped = left.saving.saved - right.saving.saved
+    by_value = zip(problem.values, problem.size_bytes, strict=True)
+    sizes = sorted((position[value], size_bytes) for value, size_bytes in by_value if value in dropped)
+    before_bytes = list(accumulate(size for _, size in sizes))
+    if not before_bytes:
+        return []
+    goals = (before_bytes[-1] * share / (count + 1) for share in range(1, count + 1))
+    return sorted({sizes[bisect_left(before_bytes, goal)][0] + 1 for goal in goals})
+
+
+def _mixture(hull: _Hull, position: Mapping[int, int], left: Vertex, right: Vertex, before: int) -> Saving:
+    """The dearer price, of ``right``, at positions below ``before``, and that of ``left`` further on."""
+    dear, cheap, tail = (vertex.price_us_per_byte for vertex in (right, left, hull.vertices[0]))
+    values = hull.problem.values
+    return hull.problem.solve([tail if v in hull.behind else dear if position[v] < before else cheap for v in values])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.solve.chains import Chain, chain, pinned_view
 
 # Times of one more h, a and mask: what is dear to compute, what is cheap, and all alike.
 TIMES = [(10.0, 1.0, 1.0), (1.0, 10.0, 1.0), (10.0, 1.0, 0.0), (3.0, 3.0, 3.0)]
-MIX = re.compile(r"saving:(\d+):first_(\d+)")
+MIX = re.compile(r"saving:(\d+):mix_(\d+)")
 
 
 def _times(case: Chain, times: tuple[float, float, float]) -> list[float]:
@@ -128,28 +129,28 @@ def test_layered_plans_save_what_enters_each_layer_of_a_chain(times: tuple[float
 
 
 @pytest.mark.parametrize("times", TIMES)
-def test_a_mix_is_the_dearer_vertex_in_the_first_segments_and_the_cheaper_one_in_the_others(
-    times: tuple[float, float, float],
-) -> None:
-    """mask | h0 a0 | ... | loss: whether an h or an a is saved is as in the plan of the vertex whose price its layer has.
+def test_a_mix_is_the_dearer_vertex_up_to_a_place_and_the_cheaper_one_behind_it(times: tuple[float, float, float]) -> None:
+    """mask | h0 a0 | ... | loss: from left to right an h or an a is saved as by the dearer plan, then as by the cheaper one.
 
-    Of mixtures between two free vertices; a forced vertex that saves the same as a free one has no plan of its own.
+    Of mixtures between two free vertices, which part the bytes that only the cheaper one saves evenly, in shares of at most three
+    values; a forced vertex that saves the same as a free one has no plan of its own.
     """
     case = chain(8)
-    situation = survey(case.graph, case.keep)
-    of_op = cut_at(case.graph, situation.order, situation.layers).of_op
-    plans = {plan.name: plan for plan in _chain_plans(case, _times(case, times))}
-    saved = {name: frozenset(saved_values(case.graph, plan)) for name, plan in plans.items()}
-    mixed = 0
-    for name in plans:
+    line = [case.number[f"{letter}{layer}"] for layer in range(8) for letter in "ha"]
+    saved = {plan.name: frozenset(saved_values(case.graph, plan)) for plan in _chain_plans(case, _times(case, times))}
+    left_bytes: dict[str, list[int]] = {}
+    for name in saved:
         if not (mix := MIX.fullmatch(name)):
             continue
-        number, count = int(mix[1]), int(mix[2])
+        number = int(mix[1])
         dearer, cheaper = saved[f"saving:{number}"], saved[f"saving:{number - 1}"]
-        for value in case.numbers(*(f"{letter}{layer}" for letter in "ha" for layer in range(8))):
-            assert (value in saved[name]) == (value in (dearer if of_op[value] < count else cheaper))
-        mixed += saved[name] not in (dearer, cheaper)
-    assert mixed > 5
+        mixtures = [dearer.intersection(line[:place]) | cheaper.intersection(line[place:]) for place in range(len(line) + 1)]
+        assert saved[name].intersection(line) in mixtures
+        sizes = left_bytes.setdefault(mix[1], [value_bytes(case.graph, sorted(cheaper))])
+        sizes.append(value_bytes(case.graph, sorted(saved[name])))
+    assert sum(map(len, left_bytes.values())) > 6
+    steps = [before - after for sizes in left_bytes.values() for before, after in pairwise(sizes)]
+    assert all(0 < step <= 3 * 128 for step in steps)
 
 
 @pytest.mark.parametrize("times", TIMES)
