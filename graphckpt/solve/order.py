@@ -1,7 +1,8 @@
 """The order of a backward pass, and what must be done at its own place in it.
 
 `gradients_early` moves products whose result is a gradient of a parameter to where their operands are complete: the recomputed
-operand can go at once, and the other product of the same gradient does not have to wait with it in memory.
+operand can go at once, and the other product of the same gradient does not have to wait with it in memory. `gradients_late` moves
+those to the end whose result is larger than all that they read.
 `values_to_hold` finds values that an inner compiler would compute late, inside of their reader, while what they are made from
 is larger than they are and would otherwise be gone.
 
@@ -14,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from graphckpt.ir.graph import Graph, Op, OpKind, Phase
+from graphckpt.ir.graph import Graph, Op, OpKind, Phase, value_bytes
 from graphckpt.ir.plan import Plan
 
 
@@ -41,17 +42,34 @@ def gradients_early(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
     return tuple(done)
 
 
-def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
-    """Products that nothing but results of the backward pass and their sums are made from, and the views that they read."""
+def gradients_late(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
+    """``backward`` with each product that only gradients are made from at its end, if what it reads is smaller than its result:
+    to keep that is cheaper. What is made from it follows it."""
+    final = _final(graph, backward)
+    late: set[int] = set()
+    for index in backward:
+        is_large = _is_product(graph.ops[index]) and value_bytes(graph, graph.ops[index].inputs) < graph.own_bytes(index)
+        if index in final and (is_large or not late.isdisjoint(graph.ops[index].inputs)):
+            late.add(index)
+    return (*(index for index in backward if index not in late), *(index for index in backward if index in late))
+
+
+def _final(graph: Graph, backward: Sequence[int]) -> set[int]:
+    """Products, sums and views that nothing but results of the backward pass are made from, and by these alone."""
     outputs = set(graph.backward_outputs)
     readers = graph.readers()
     final: set[int] = set()
     for index in reversed(backward):
         op = graph.ops[index]
-        passes_on = op.kind is OpKind.ALIAS or _is_product(op) or _is_sum(op)
+        passes_on = not op.pinned and (op.kind is OpKind.ALIAS or _is_product(op) or _is_sum(op))
         if passes_on and (index in outputs or readers[index]) and all(r in final for r in readers[index]):
             final.add(index)
-    moved = {index for index in final if _is_product(graph.ops[index])}
+    return final
+
+
+def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
+    """Products that nothing but results of the backward pass and their sums are made from, and the views that they read."""
+    moved = {index for index in _final(graph, backward) if _is_product(graph.ops[index])}
     todo = [source for product in moved for source in graph.ops[product].inputs]
     while todo:
         source = todo.pop()

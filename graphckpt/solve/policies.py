@@ -20,7 +20,7 @@ from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.solve.demand import Demand
-from graphckpt.solve.order import gradients_early
+from graphckpt.solve.order import gradients_early, gradients_late
 from graphckpt.solve.segments import (
     Segments,
     base_of,
@@ -65,7 +65,8 @@ def survey(graph: Graph, stock: Plan) -> Situation:
         if graph.ops[i].kind is OpKind.COMPUTE and not graph.ops[i].fusible and graph.own_bytes(i) <= small
     )
     saved = frozenset(base[i] for i in saved_values(graph, stock) if graph.ops[base[i]].kind is not OpKind.INPUT)
-    backward = gradients_early(graph, [i for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD])
+    traced = [i for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD]
+    backward = gradients_late(graph, gradients_early(graph, traced))
     layers = layer_boundaries(graph, order)
     valleys = narrow_boundaries(graph, order)
     return Situation(graph, stock, saved, order, backward, layers, valleys, kept, Demand(graph))

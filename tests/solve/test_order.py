@@ -12,7 +12,7 @@ from graphckpt.ir.check import check_graph, check_plan
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan
 from graphckpt.ir.text import parse
-from graphckpt.solve.order import gradients_early, values_to_hold
+from graphckpt.solve.order import gradients_early, gradients_late, values_to_hold
 from tests.graphs import random_case, random_graph
 
 # t -> g -> dx = mm(g) -> e,    view(g) -> dw = mm(view, x): the view and dw are listed last.
@@ -140,7 +140,7 @@ def _with_products(rng: random.Random, graph: Graph) -> Graph:
 
 def test_random_backward_passes_stay_legal() -> None:
     """Each operation once and after what it reads; what is neither a product nor a view keeps its order."""
-    moved = 0
+    moved = postponed = 0
     for seed in range(800):
         rng = random.Random(seed)
         graph = _with_products(rng, random_graph(rng, rng.randint(4, 40)))
@@ -152,7 +152,31 @@ def test_random_backward_passes_stay_legal() -> None:
         check_plan(graph, Plan("early", forward, after))
         assert _fixed(graph, after) == _fixed(graph, before)
         moved += after != before
+        last = gradients_late(graph, after)
+        assert sorted(last) == sorted(before)
+        check_plan(graph, Plan("late", forward, last))
+        postponed += last != after
     assert moved > 40
+    assert postponed > 40
+
+
+@pytest.mark.parametrize(
+    ("size", "last", "wanted"),
+    [
+        (9, "", (2, 5, 3, 4, 6)),
+        (8, "", (2, 5, 6, 3, 4)),
+        (9, "aten.add.Tensor(%6, %5) @bwd s6 fusible", (2, 5, 3, 4, 6, 7)),
+        (9, "mm(%6) @bwd s6 flops=1", (2, 5, 3, 4, 6, 7)),
+        (9, "mul(%6) @bwd s6 fusible", (2, 5, 6, 7, 3, 4)),
+    ],
+    ids=["larger", "as large", "in a sum", "in a product", "read by other work"],
+)
+def test_a_gradient_larger_than_what_it_is_made_from_comes_last(size: int, last: str, wanted: tuple[int, ...]) -> None:
+    """dw reads g, of 8 bytes, through the view, and x, which is there anyway; what is made from dw alone follows it."""
+    graph = _layer(last, outputs="%7" if last else "%6")
+    storages = tuple(replace(held, size_bytes=size) if k == 5 else held for k, held in enumerate(graph.storages))
+    early = [index for index in (2, 5, 6, 7, 3, 4) if index < len(graph.ops)]
+    assert gradients_late(replace(graph, storages=storages), early) == wanted
 
 
 def _fixed(graph: Graph, steps: tuple[int, ...]) -> list[int]:
