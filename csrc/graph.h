@@ -29,6 +29,7 @@ struct Rows {
 struct graphckpt_graph {
   std::vector<uint8_t> kind;
   std::vector<uint8_t> fusible;
+  std::vector<int64_t> workspace_bytes;
   graphckpt::Rows inputs;
   graphckpt::Rows storages;
   std::vector<int64_t> storage_bytes;
@@ -41,6 +42,7 @@ struct graphckpt_graph {
   explicit graphckpt_graph(const graphckpt_graph_arrays& from)
       : kind(from.kind, from.kind + from.op_count),
         fusible(from.fusible, from.fusible + from.op_count),
+        workspace_bytes(from.workspace_bytes, from.workspace_bytes + from.op_count),
         inputs(from.input_offsets, from.inputs, from.op_count),
         storages(from.storage_offsets, from.op_storages, from.op_count),
         storage_bytes(from.storage_bytes, from.storage_bytes + from.storage_count),

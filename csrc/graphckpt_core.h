@@ -10,7 +10,7 @@
 #define GRAPHCKPT_API __attribute__((visibility("default")))
 
 // Raised by one with every change of this header; the loader refuses another number.
-#define GRAPHCKPT_ABI_VERSION 3
+#define GRAPHCKPT_ABI_VERSION 4
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,6 +32,7 @@ typedef struct {
   int32_t op_count;
   const uint8_t* kind;             // [op_count], a graphckpt_kind each
   const uint8_t* fusible;          // [op_count]
+  const int64_t* workspace_bytes;  // [op_count]
   const int64_t* input_offsets;    // [op_count + 1]
   const int32_t* inputs;
   const int64_t* storage_offsets;  // [op_count + 1]

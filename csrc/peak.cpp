@@ -34,12 +34,17 @@ struct Writer {
 class Walk {
  public:
   Walk(const graphckpt_graph& graph, const uint8_t* materialised, int64_t step_count)
-      : graph_(graph), materialised_(materialised), step_count_(step_count), latest_(graph.op_count()) {
+      : graph_(graph),
+        materialised_(materialised),
+        step_count_(step_count),
+        latest_(graph.op_count()),
+        workspace_bytes_(step_count) {
     blocks_.reserve(step_count);
     references_.reserve(4 * step_count);
   }
 
   void compute(int64_t step, int32_t op) {
+    workspace_bytes_[step] = graph_.workspace_bytes[op];
     const Value read = gather(op, false);
     for (int64_t at = read.begin; at < read.begin + read.count; ++at) {
       Block& block = blocks_[references_[at]];
@@ -105,9 +110,10 @@ class Walk {
       change[std::min(block.last_step + 1, step_count_)] -= block.size_bytes;
     }
     *peak = {0, step_count_ > 0 ? 0 : -1, 0, 0, -1};
-    int64_t live = 0;
+    int64_t kept = 0;
     for (int64_t step = 0; step < step_count_; ++step) {
-      live += change[step];
+      kept += change[step];
+      const int64_t live = kept + workspace_bytes_[step];
       live_bytes[step] = live;
       int64_t& of_phase = step < forward_count ? peak->forward_peak_bytes : peak->backward_peak_bytes;
       of_phase = std::max(of_phase, live);
@@ -179,6 +185,7 @@ class Walk {
   const uint8_t* materialised_;
   int64_t step_count_;
   std::vector<Value> latest_;
+  std::vector<int64_t> workspace_bytes_;
   std::vector<Block> blocks_;
   std::vector<int64_t> references_;
   std::vector<Writer> writers_;

@@ -30,6 +30,7 @@ def random_graph(rng: random.Random, op_count: int) -> Graph:
     """A graph of this many operations that `check_graph` accepts."""
     ops: list[Op] = []
     storages: list[Storage] = []
+    workspaces = random.Random(op_count)
     tangent_from = rng.randint(1, op_count)
     for index in range(op_count):
         kind = _kind(rng, index, tangent_from)
@@ -56,6 +57,7 @@ def random_graph(rng: random.Random, op_count: int) -> Graph:
                 fusible=kind is OpKind.COMPUTE and rng.random() < 0.6,
                 tag="",
                 origin=Origin("", "", (), ""),
+                workspace_bytes=workspaces.choice([0, 0, 8, 64]) if kind is OpKind.COMPUTE else 0,
             )
         )
     early = [index for index, op in enumerate(ops) if op.phase is Phase.FORWARD]

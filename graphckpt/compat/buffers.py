@@ -35,17 +35,20 @@ def buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
         return ((name, layout_bytes(buffer)),)
 
     def scratch_bytes(name: str) -> int:
-        buffer = graph.name_to_buffer.get(name)
-        if not isinstance(buffer, inductor_ir.ExternKernel):
-            return 0
-        target = getattr(buffer, "op_overload", None)
-        made_from = [node for node in buffer.get_origins() if node.op == "call_function" and node.target is target]
-        if len(made_from) != 1:
-            return 0
-        return measure(target, *_fake_arguments(graph, made_from[0]))
+        node = called_node(graph.name_to_buffer.get(name))
+        return 0 if node is None else measure(node.target, *_fake_arguments(graph, node))
 
     symbols = {str(symbol): int(cast(Any, value)) for symbol, value in _known_symbols(graph).items()}
     return BufferFacts(allocated, symbols, scratch_bytes)
+
+
+def called_node(buffer: object) -> fx.Node | None:
+    """The traced node whose aten kernel fills this buffer; None where it is not one node's."""
+    if not isinstance(buffer, inductor_ir.ExternKernel):
+        return None
+    target = getattr(buffer, "op_overload", None)
+    made_from = [node for node in buffer.get_origins() if node.op == "call_function" and node.target is target]
+    return made_from[0] if len(made_from) == 1 else None
 
 
 def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:

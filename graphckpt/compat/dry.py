@@ -20,7 +20,7 @@ from torch._inductor.utils import count_tangents
 from torch._inductor.virtualized import V
 
 from graphckpt.compat import aot
-from graphckpt.compat.buffers import MeasureFn, buffer_facts
+from graphckpt.compat.buffers import MeasureFn, buffer_facts, called_node
 from graphckpt.compat.takeover import NO_CACHE, KeptLowering, Lowerings, StoppedDry, lowering_kept
 from graphckpt.compat.wrapper import read_program
 from graphckpt.ir.program import Program
@@ -149,7 +149,8 @@ def _made_from(graph: GraphLowering) -> dict[str, str]:
     """The traced node whose value each allocated buffer holds, by buffer name, where Inductor knows one."""
     origins = {}
     for name, buffer in graph.name_to_buffer.items():
-        origin = getattr(buffer, "origin_node", None)
+        # What a kernel gives as a tuple is the call's, its elements are their own.
+        origin = getattr(buffer, "origin_node", None) or called_node(buffer)
         if origin is not None and name not in graph.removed_buffers:
             origins[name] = origin.name
     return origins

@@ -58,7 +58,8 @@ class Op:
 
     ``storages``: where its value lives (indices into `Graph.storages`); ``pinned``: empty if the operation may be computed
     again, otherwise the reason why it must run exactly once; ``fusible``: a pointwise operation or reduction that the compiler
-    may fold into the kernel of its reader; ``tag``: the user's wish from ``torch.utils.checkpoint`` ("save", "recompute" or "").
+    may fold into the kernel of its reader; ``tag``: the user's wish from ``torch.utils.checkpoint`` ("save", "recompute" or "");
+    ``workspace_bytes``: what its kernel holds beside its results while it runs, where that is known.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Op:
     fusible: bool
     tag: str
     origin: Origin
+    workspace_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

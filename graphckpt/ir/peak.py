@@ -19,9 +19,9 @@ A `Graph`, a `Plan` that `graphckpt.ir.check.check_plan` accepts, and optionally
     of exactly that size, the kernel writes over that block: the old one is freed as the new one is allocated, and the live bytes
     do not rise. At most one block a step, the first in the order of the inputs. Not what is shared: a block of a shared storage
     that a tangent or the forward pass allocated; one that backward computes again is nobody else's.
- 8. The live bytes of a step are those after its allocations and before its frees.
+ 8. The live bytes of a step are those after its allocations and before its frees, and the workspace of its operation.
 
-Not modelled: workspaces inside a kernel, fragmentation, and any reordering or buffer reuse of the inner compiler beyond rule 7.
+Not modelled: fragmentation, and any reordering or buffer reuse of the inner compiler beyond rule 7.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ class _Walk:
         for block in self.blocks:
             change[block.first_step] += block.size_bytes
             change[min(block.last_step + 1, len(self.steps))] -= block.size_bytes
-        live = tuple(accumulate(change))[:-1]
+        kept = accumulate(change[:-1])
+        live = tuple(now + self.graph.ops[index].workspace_bytes for now, index in zip(kept, self.steps, strict=True))
         peak_bytes = max(live, default=0)
         peak_step = live.index(peak_bytes) if live else -1
         held = {

@@ -5,12 +5,13 @@ One line a storage, one an operation, one a list of outputs; ``#`` starts a comm
     s0 64B external
     s1 1024B shared
     %0 weight = input placeholder() @fwd s0
-    %1 = compute aten.mm(%0, %0) @fwd s1 flops=4096 pinned="random" fusible tag=save ; model.layers.0 train.py:12 f32[16, 16]
+    %1 = compute aten.mm(%0, %0) @fwd s1 flops=4096 workspace=64 pinned="random" fusible tag=save ; layers.0 a.py:12 f32[16, 16]
     forward_outputs %1
     backward_outputs
 
-The name is left out where it is ``op`` and the number, ``flops`` where it is 0, and what follows ``;`` (module, source line, dtype
-and shape) where all of it is empty. Words with other characters than letters, digits and ``._:/-<>`` are quoted as in JSON.
+The name is left out where it is ``op`` and the number, ``flops`` and ``workspace`` (in bytes) where they are 0, and what follows
+``;`` (module, source line, dtype and shape) where all of it is empty. Words with other characters than letters, digits and
+``._:/-<>`` are quoted as in JSON.
 Storages and operations are numbered from 0 in the order of their lines. Not checked: anything `check_graph` checks.
 """
 
@@ -162,6 +163,8 @@ def _render_op(index: int, op: Op) -> str:
     parts.extend(f"s{storage}" for storage in op.storages)
     if op.flops:
         parts.append(f"flops={op.flops}")
+    if op.workspace_bytes:
+        parts.append(f"workspace={op.workspace_bytes}")
     if op.pinned:
         parts.append(f"pinned={json.dumps(op.pinned)}")
     if op.fusible:
@@ -200,6 +203,8 @@ def _parse_op(line: _Line, index: int) -> Op:
     line.expect("@")
     phase = _PHASES[line.choice(_PHASES)]
     storages = line.numbers("s")
+    flops = line.integer("a number of flops") if line.accept("flops=") else 0
+    workspace_bytes = line.integer("a size in bytes") if line.accept("workspace=") else 0
     return Op(
         name=name,
         target=target,
@@ -207,11 +212,12 @@ def _parse_op(line: _Line, index: int) -> Op:
         phase=phase,
         inputs=inputs,
         storages=storages,
-        flops=line.integer("a number of flops") if line.accept("flops=") else 0,
+        flops=flops,
         pinned=line.word("a reason") if line.accept("pinned=") else "",
         fusible=line.accept("fusible"),
         tag=line.word("a tag") if line.accept("tag=") else "",
         origin=_parse_origin(line) if line.accept(";") else _NO_ORIGIN,
+        workspace_bytes=workspace_bytes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Which values get a buffer of their own, and which inputs a second one, read from a lowering.
+"""Which values get a buffer of their own, which inputs a second one, and which kernels a workspace, read from a lowering.
 
 Inductor names a buffer after one of the nodes that it holds: the value, a view of it, or one of the elements of a tuple.
 """
@@ -6,6 +6,7 @@ Inductor names a buffer after one of the nodes that it holds: the value, a view 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from graphckpt.inductor import DryStep
 from graphckpt.ir.graph import Graph, OpKind
@@ -48,6 +49,18 @@ def inputs_laid_out(graph: Graph, forward: Program, num_outputs: int) -> dict[in
     made_bytes = {event.block: event.size_bytes for event in forward.events if event.size_bytes}
     saved = ((number[name], block) for name, block in forward.outputs[num_outputs:] if name in number)
     return {index: made_bytes[block] for index, block in saved if block in made_bytes}
+
+
+def with_workspaces(graph: Graph, step: DryStep) -> Graph:
+    """``graph`` with what its kernels hold beside their results in ``step``: the most, where one runs more than once."""
+    number = {op.name: index for index, op in enumerate(graph.ops)}
+    ops = list(graph.ops)
+    for event in (*step.forward.program.events, *step.backward.program.events):
+        index = number.get(traced_name(event.name))
+        if index is not None and event.scratch_bytes:
+            beside_bytes = event.scratch_bytes - graph.own_bytes(index)
+            ops[index] = replace(ops[index], workspace_bytes=max(ops[index].workspace_bytes, beside_bytes))
+    return replace(graph, ops=tuple(ops))
 
 
 def _owners(graph: Graph) -> list[int]:

@@ -26,7 +26,7 @@ from graphckpt.ir.graph import Graph, Phase, value_bytes
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
-from graphckpt.session.buffers import inputs_laid_out, materialised_ops
+from graphckpt.session.buffers import inputs_laid_out, materialised_ops, with_workspaces
 from graphckpt.session.looks import Candidate, Looks, Lowerer
 from graphckpt.session.pause import collection_paused
 from graphckpt.solve.demand import plan_from_saved
@@ -124,7 +124,7 @@ def plan_joint(
     graph = stock.lowered.graph
     materialised = materialised_ops(graph, stock.plan, stock_step)
     laid_out = inputs_laid_out(graph, stock_step.forward.program, joint_graph.num_forward_outputs)
-    ranker = ranker_for(graph, stock.plan, materialised, stock_step.time_us, lowerer.spec, laid_out)
+    ranker = ranker_for(with_workspaces(graph, stock_step), stock.plan, materialised, stock_step.time_us, lowerer.spec, laid_out)
     with collection_paused():
         frontier = rank_plans(graph, stock.plan, ranker, options.policy)
     plan_seconds += time.perf_counter() - started

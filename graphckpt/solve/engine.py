@@ -127,6 +127,7 @@ def _hand_over(library: ctypes.CDLL, graph: Graph) -> int:
     storage_offsets, op_storages = _rows(op.storages for op in graph.ops)
     kind = array("B", [_KINDS[op.kind] for op in graph.ops])
     fusible = array("B", [op.fusible for op in graph.ops])
+    workspace_bytes = array("q", [op.workspace_bytes for op in graph.ops])
     storage_bytes = array("q", [storage.size_bytes for storage in graph.storages])
     external = array("B", [storage.external for storage in graph.storages])
     shared = array("B", [storage.shared for storage in graph.storages])
@@ -135,6 +136,7 @@ def _hand_over(library: ctypes.CDLL, graph: Graph) -> int:
         op_count=len(graph.ops),
         kind=address_of(kind),
         fusible=address_of(fusible),
+        workspace_bytes=address_of(workspace_bytes),
         input_offsets=address_of(input_offsets),
         inputs=address_of(inputs),
         storage_offsets=address_of(storage_offsets),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from graphckpt.errors import CompilerMissing
 
-_ABI_VERSION = 3
+_ABI_VERSION = 4
 _BUILD = "Build it with `pip install -e .` in the checkout (a C++17 compiler such as g++ is needed)."
 
 
@@ -35,6 +35,7 @@ class GraphArrays(ctypes.Structure):
         ("op_count", ctypes.c_int32),
         ("kind", ctypes.c_void_p),
         ("fusible", ctypes.c_void_p),
+        ("workspace_bytes", ctypes.c_void_p),
         ("input_offsets", ctypes.c_void_p),
         ("inputs", ctypes.c_void_p),
         ("storage_offsets", ctypes.c_void_p),

@@ -21,11 +21,14 @@ from graphckpt.ir.program import StepPeak, replay_step
 from graphckpt.rewrite.schedule import split_by_plan
 from graphckpt.solve.policies import named_plan, survey
 from graphckpt.trace.lower import lower_joint
-from tests.rewrite.models import Linear, Stack
+from tests.rewrite.models import Convolution, Linear, Stack
+
+WORKSPACE_BYTES = 1_000_000
 
 
-def _no_workspace(*_: object) -> int:
-    return 0
+def _workspace_bytes(target: object, *_: object) -> int:
+    """Convolutions need one."""
+    return WORKSPACE_BYTES if "convolution" in str(target) else 0
 
 
 def _lower_both(
@@ -38,7 +41,7 @@ def _lower_both(
         num_user_outputs=num_outputs,
         static_inputs=static_inputs,
         input_strides={},
-        measure=_no_workspace,
+        measure=_workspace_bytes,
         hold_order=False,
     )
     second = dry.lower_dry(
@@ -48,7 +51,7 @@ def _lower_both(
         num_user_outputs=0,
         static_inputs=(),
         input_strides=first.output_strides,
-        measure=_no_workspace,
+        measure=_workspace_bytes,
         hold_order=False,
     )
     return first, second
@@ -158,3 +161,12 @@ def test_kernels_and_buffers_of_a_lowering() -> None:
     assert "erf" not in forward.materialised
     assert "def call" in forward.source
     assert [name for name, _ in forward.program.outputs][1:] == [name for name, _ in backward.program.inputs][:-1]
+
+
+def test_a_workspace_is_told_by_the_name_of_its_node() -> None:
+    """A convolution, whose kernel gives one tensor, and its backward pass, whose kernel gives three, named apart."""
+    planner = _foretell("stock", Stack(Convolution()), torch.rand(2, 2, 8, 8))
+    forward, backward = (
+        [event.name for event in low.program.events if event.scratch_bytes == WORKSPACE_BYTES] for low in planner.lowered[0]
+    )
+    assert (forward, backward) == (["convolution"], ["convolution_backward"])

@@ -44,6 +44,8 @@ def test_the_graph_and_its_plan_are_legal() -> None:
         ("b(%1) @fwd s2", "b(%1) @fwd s9", "'op2'.* lives in s9"),
         ("b(%1) @fwd s2", "b(%1) @fwd s2 s2", "'op2'.* names a storage twice"),
         ("b(%1) @fwd s2", "b(%1) @fwd s2 flops=-5", "'op2'.* has -5 flops"),
+        ("b(%1) @fwd s2", "b(%1) @fwd s2 workspace=-5", "'op2'.* is compute with a workspace of -5 bytes"),
+        ("view(%2) @fwd s2", "view(%2) @fwd s2 workspace=5", "'op4'.* is alias with a workspace of 5 bytes"),
         ("s1 10B", "s1 -10B", "storage s1: .* came -10"),
         ("s0 8B external", "s0 8B", "'op0'.* must be external"),
         ("x() @fwd", "x() @bwd", "'op0'.* phase backward, wanted forward"),

@@ -300,6 +300,15 @@ def test_external_storages_are_never_charged() -> None:
     assert _timeline(text, [1], []) == Timeline((0,), 0, 0, 0, 0, ())
 
 
+def test_a_workspace_is_there_while_its_operation_runs() -> None:
+    """The chain, where b holds 90 bytes beside its result: in forward they make the peak, and when backward computes b again."""
+    text = CHAIN.replace("b(%1) @fwd s2", "b(%1) @fwd s2 workspace=90")
+    assert _timeline(text, [1, 2, 3], [5, 6]).live_bytes == (10, 30 + 90, 70, 155, 137)
+    again = _timeline(text, [1, 2, 3], [2, 5, 6])
+    assert again.live_bytes == (10, 30 + 90, 70, 10 + 40 + 20 + 5 + 90, 155, 137)
+    assert (again.peak_bytes, again.peak_step, again.held_at_peak) == (165, 3, (1, 2, 3, 4))
+
+
 def test_no_step_at_all() -> None:
     assert _timeline("forward_outputs\nbackward_outputs", [], []) == Timeline((), 0, -1, 0, 0, ())
 

@@ -15,7 +15,7 @@ TEXT = """\
 s0 64B external
 s1 1024B
 %0 weight = input placeholder() @fwd s0
-%1 = compute aten.mm(%0, %0) @fwd s1 flops=4096 pinned="random" fusible tag=save ; model.layers.0 train.py:12 f32[16, 16]
+%1 = compute aten.mm(%0, %0) @fwd s1 flops=4096 workspace=64 pinned="random" fusible tag=save ; layers.0 train.py:12 f32[16, 16]
 forward_outputs %1
 backward_outputs
 """
@@ -33,7 +33,8 @@ GRAPH = Graph(
             pinned="random",
             fusible=True,
             tag="save",
-            origin=Origin("model.layers.0", "train.py:12", (16, 16), "f32"),
+            origin=Origin("layers.0", "train.py:12", (16, 16), "f32"),
+            workspace_bytes=64,
         ),
     ),
     storages=(Storage(64, True), Storage(1024, False)),
@@ -73,6 +74,7 @@ origins = st.builds(Origin, words, words, st.lists(st.integers(-3, 10**12), max_
         fusible=st.booleans(),
         tag=words,
         origin=origins,
+        workspace_bytes=st.integers(-1, 2**62),
     ),
     st.integers(-1, 2**62),
 )
@@ -103,6 +105,8 @@ def test_round_trip_of_random_graphs() -> None:
         ("(%0, %0)", "(%0 %0)", 4, "')'", "%0)"),
         ("@fwd s1", "@forward s1", 4, "fwd or bwd", "forward"),
         ("flops=4096", "flops=many", 4, "a number of flops", "many"),
+        ("workspace=64", "workspace=64B", 4, "the end of the line", "B"),
+        ("workspace=64", "workspace=", 4, "a size in bytes", "pinned=\"random\""),
         ('"random"', r'"\x"', 4, "a reason quoted as in JSON", r'"\x"'),
         ("[16, 16]", "", 4, "'['", "the end of the line"),
         ("backward_outputs", "forward_outputs", 6, "backward_outputs", "forward_outputs"),

@@ -11,7 +11,7 @@ from graphckpt.inductor import DryStep
 from graphckpt.ir.plan import Plan
 from graphckpt.ir.program import Event, Program
 from graphckpt.ir.text import parse
-from graphckpt.session.buffers import copies_with_buffer, inputs_laid_out, materialised_ops
+from graphckpt.session.buffers import copies_with_buffer, inputs_laid_out, materialised_ops, with_workspaces
 from tests.joint import captured
 from tests.session.lowerers import FakeLowerer
 
@@ -74,3 +74,16 @@ def test_inputs_that_forward_copies_for_backward() -> None:
     assert inputs_laid_out(GRAPH, forward, 1) == {0: 80}
     assert inputs_laid_out(GRAPH, forward, 2) == {}
     assert inputs_laid_out(GRAPH, replace(forward, outputs=(("out", 2), ("x", 0))), 1) == {}
+
+
+def test_a_workspace_is_what_a_kernel_holds_beside_its_results() -> None:
+    """In all: stats 15 bytes above its 16, less than they are; out 20, of which 8 are the result, and 50 where backward computes it
+    again. A buffer that the graph does not know is nobody's."""
+    used = {"forward": [("stats", 15), ("out", 20), ("buf7", 99)], "backward": [("out_again", 50), ("g", 8)]}
+    step = _step(set(), set())
+    passes = {
+        name: replace(getattr(step, name), program=Program((), tuple(Event(-1, 0, size, who) for who, size in events), ()))
+        for name, events in used.items()
+    }
+    graph = with_workspaces(GRAPH, replace(step, **passes))
+    assert {op.name: op.workspace_bytes for op in graph.ops if op.workspace_bytes} == {"out": 50 - 8}

@@ -199,7 +199,7 @@ class _Search:
     def step_bytes(self, index: int, before: _Live, new: int, after: _Live) -> int:
         """Live bytes of a step, which may write over one block of its size that is read for the last time and not shared."""
         op, held = self.ops[index], self.held_blocks
-        live_bytes = self.size(_union(before.values()) | new | held)
+        live_bytes = self.size(_union(before.values()) | new | held) + op.workspace_bytes
         if op.kind is OpKind.ALIAS or not self.real[index] or not op.fusible or len(op.storages) != 1 or not new:
             return live_bytes
         freed = _union(before.get(source, 0) for source in op.inputs) & ~_union(after.values()) & ~held
