@@ -38,10 +38,9 @@ class Options:
     checkpoints: Literal["replan", "honour"] = "replan"
     attention: Literal["keep"] = "keep"
     verify: bool = False
-    solver_seconds: float = 10.0
+    solver_seconds: float | None = None
     policy: str | None = None
     dump: str | None = None
-    debug: int = 0
     disable: bool = False
     source_of: tuple[tuple[str, str], ...] = ()
 
@@ -199,7 +198,9 @@ def _bool(value: object) -> bool:
     return word in _TRUE
 
 
-def _seconds(value: object) -> float:
+def _seconds(value: object) -> float | None:
+    if value is None:
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError
     seconds = float(value)
@@ -223,12 +224,6 @@ def _directory(value: object) -> str | None:
     return os.fspath(value)
 
 
-def _debug(value: object) -> int:
-    if isinstance(value, bool) or str(value) not in ("0", "1", "2", "3", "4"):
-        raise ValueError
-    return int(str(value))
-
-
 _SIZES = f"a size ({FORMS})"
 OPTIONS: tuple[OptionSpec, ...] = (
     OptionSpec("budget", _SIZES, "all tensor bytes on the device at the worst moment of a training step", _size),
@@ -241,9 +236,8 @@ OPTIONS: tuple[OptionSpec, ...] = (
     ),
     OptionSpec("attention", "`keep`", "what becomes of attention", _choice("keep")),
     OptionSpec("verify", "`0` or `1`", "check gradients and peak on one step", _bool),
-    OptionSpec("solver_seconds", "seconds above 0", "time the planner may take for a graph", _seconds),
+    OptionSpec("solver_seconds", "seconds above 0", "after this long no more plans of a graph are looked for", _seconds),
     OptionSpec("policy", ", ".join(f"`{name}`" for name in POLICIES), "one fixed plan, not the planner's", _policy),
     OptionSpec("dump", "a directory", "write graph, plan and report of each compile there", _directory),
-    OptionSpec("debug", "`0` to `4`", "log the summary, plan, pass diffs, graphs, solver: one more a step", _debug),
     OptionSpec("disable", "`0` or `1`", "be plain Inductor", _bool),
 )

@@ -183,6 +183,8 @@ class Compilation:
             for note in notes:
                 _logger.warning("graphckpt: the peak may be above what is predicted, %s", note)
             notes.append("the budget binds this graph alone")
+        if planned.ran_out_of_time:
+            notes.append(f"plans were left out for solver_seconds={self.options.solver_seconds:g}")
         if planned.repaired_stock:
             notes.append("Inductor's own cut reads a buffer after it was written over; what it held before is saved instead")
         if has_regions:

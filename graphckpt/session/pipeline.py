@@ -28,6 +28,7 @@ from graphckpt.report.record import Budget
 from graphckpt.rewrite.schedule import split_by_plan
 from graphckpt.session.buffers import inputs_laid_out, materialised_ops, with_workspaces
 from graphckpt.session.looks import Candidate, Looks, Lowerer
+from graphckpt.session.patience import Patience
 from graphckpt.session.pause import collection_paused
 from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, first_correction, last_resort, pareto
@@ -55,7 +56,8 @@ class Planned:
 
     ``smallest_peak_bytes``: the smallest that a plan is known for; None where the smallest plan was not lowered as small as it
     gets, or where a named policy was asked for. ``least_time_us``: no plan within the budget takes less by the model, nor, where
-    nothing fits or there is no budget, one of this peak; None where stock's plan was taken unseen.
+    nothing fits or there is no budget, one of this peak; None where stock's plan was taken unseen. ``ran_out_of_time``: plans were
+    left out for ``solver_seconds``.
     """
 
     forward: fx.GraphModule
@@ -71,6 +73,7 @@ class Planned:
     repaired_stock: bool
     smallest_peak_bytes: int | None = None
     least_time_us: float | None = None
+    ran_out_of_time: bool = False
 
     @property
     def holds_order(self) -> bool:
@@ -125,8 +128,9 @@ def plan_joint(
     materialised = materialised_ops(graph, stock.plan, stock_step)
     laid_out = inputs_laid_out(graph, stock_step.forward.program, joint_graph.num_forward_outputs)
     ranker = ranker_for(with_workspaces(graph, stock_step), stock.plan, materialised, stock_step.time_us, lowerer.spec, laid_out)
+    patience = Patience(options.solver_seconds)
     with collection_paused():
-        frontier = rank_plans(graph, stock.plan, ranker, options.policy)
+        frontier = rank_plans(graph, stock.plan, ranker, options.policy, patience)
     plan_seconds += time.perf_counter() - started
     looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, stock_look)
     choice = _choose(frontier, options, allowance_bytes, looks, stock_peak_bytes)
@@ -137,7 +141,7 @@ def plan_joint(
     plan_seconds += time.perf_counter() - started
     planned = _planned(looks.candidates[choice.index], stock, stock_step, frontier, choice, plan_seconds)
     smallest_bytes = None if _one_policy(options.policy) else looks.smallest_peak_bytes
-    return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us)
+    return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us, ran_out_of_time=patience.is_over)
 
 
 def _planned(
@@ -237,15 +241,21 @@ def ranker_for(
     return Ranker(graph, stock, stock_time_us, materialised, again_us, write_us, laid_out)
 
 
-def rank_plans(graph: Graph, stock: Plan, ranker: Ranker, policy: str | None) -> tuple[Ranked, ...]:
-    """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one."""
+def rank_plans(
+    graph: Graph, stock: Plan, ranker: Ranker, policy: str | None, patience: Patience | None = None
+) -> tuple[Ranked, ...]:
+    """The plans of one graph from fastest to smallest, as the model sees them; with a named policy, stock's and that one.
+
+    ``patience``: policies are always there, the planner's own plans as far as it goes.
+    """
     situation = survey(graph, stock)
     name = _one_policy(policy)
     if name is not None:
         named = [stock] if name == "stock" else [stock, named_plan(situation, name)]
         return tuple(ranker.rank(plan) for plan in named)
     problem = state_saving(graph, stock, situation.always_saved, ranker.again_us, ranker.write_us)
-    policies, others = ([ranker.rank(p) for p in plans] for plans in (candidate_plans(situation), saving_plans(situation, problem)))
+    policies = [ranker.rank(plan) for plan in candidate_plans(situation)]
+    others = [ranker.rank(plan) for plan in (patience or Patience()).within(saving_plans(situation, problem))]
     return pareto(policies, others, partial(is_legal, graph))
 
 

@@ -112,6 +112,13 @@ def test_a_graph_left_to_inductor_is_planned_anew_where_torch_caches_graphs(
     assert notes == [(True, []), (True, []), (False, [planned]), (False, ["from the compile cache"])]
 
 
+def test_the_record_says_that_the_planner_ran_out_of_time() -> None:
+    for seconds, notes in ((1e-9, ("plans were left out for solver_seconds=1e-09",)), (1e9, ())):
+        torch.compiler.reset()
+        _compiled(_model(), policy="smallest", inner="eager", solver_seconds=seconds)(_batch()).backward()
+        assert reports()[-1].notes == notes
+
+
 def test_a_failed_plan_leaves_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is verified as one that came out of the cache: its gradients alone."""
     monkeypatch.setattr(compilation, "describe", _failing)

@@ -276,3 +276,12 @@ def test_buffers_are_read_from_stocks_lowering() -> None:
     assert list(flags) == [not is_folded for is_folded in folded_by_stock]
     assert 0 < sum(flags) < len(flags)
     assert all(materialised_ops(graph, planned.stock, step))
+
+
+def test_policies_are_there_however_little_time_there_is() -> None:
+    """Of the planner's own plans one is made; the summary is told, and that without a limit nothing was left out."""
+    hurried, patient = (_plan("attention", policy="smallest", solver_seconds=seconds)[0] for seconds in (1e-9, None))
+    assert (hurried.ran_out_of_time, patient.ran_out_of_time) == (True, False)
+    own = [[entry.plan.name for entry in planned.frontier if ":" in entry.plan.name] for planned in (hurried, patient)]
+    assert len(own[0]) <= 1 < len(own[1])
+    assert min(entry.estimated_peak_bytes for entry in hurried.frontier) < hurried.frontier[0].estimated_peak_bytes
