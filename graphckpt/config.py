@@ -128,14 +128,17 @@ def _flags(environ: Mapping[str, str]) -> dict[str, str]:
         if not flag.startswith(ENVIRONMENT_PREFIX) or value == "":
             continue
         if flag not in names:
-            raise OptionError(f"unknown environment variable {flag!r}. {_nearest(flag, names, sorted(names))}")
+            near = _nearest(flag, names, sorted(names), ENVIRONMENT_PREFIX)
+            raise OptionError(f"unknown environment variable {flag!r}. {near}")
         given[names[flag]] = value
     return given
 
 
-def _nearest(name: str, candidates: Collection[str], listed: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(candidates), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(listed)}."
+def _nearest(name: str, candidates: Collection[str], listed: Collection[str], shared: str = "") -> str:
+    """A hint. With the prefix that all of them share any two names would be near."""
+    stems = sorted(candidate.removeprefix(shared) for candidate in candidates)
+    near = difflib.get_close_matches(name.removeprefix(shared), stems, n=1)
+    return f"Did you mean {shared + near[0]!r}?" if near else f"Known are: {', '.join(listed)}."
 
 
 def _read(spec: OptionSpec, value: object, where: str) -> object:

@@ -162,3 +162,8 @@ def test_table_has_a_row_an_option_with_flag_and_default() -> None:
     for spec, line in zip(OPTIONS, lines[2:], strict=True):
         assert line.startswith(f"| `{spec.name}` | `GRAPHCKPT_{spec.name.upper()}` |")
     assert "| `adam` |" in next(line for line in lines if "`optimizer`" in line)
+
+
+def test_the_nearest_variable_is_told_by_what_variables_do_not_share() -> None:
+    with pytest.raises(OptionError, match=r"'GRAPHCKPT_DEBUG'\. Known are: GRAPHCKPT_ACTIVATION_BUDGET"):
+        _ours(environ={"GRAPHCKPT_DEBUG": "2"})

@@ -85,8 +85,10 @@ def _check_references(graph: Graph, index: int, op: Op) -> None:
         _refuse(graph, index, f"names a storage twice: {op.storages}")
     if op.flops < 0:
         _refuse(graph, index, f"has {op.flops} flops; wanted 0 or more")
-    if op.workspace_bytes < 0 or (op.workspace_bytes and op.kind is not OpKind.COMPUTE):
-        _refuse(graph, index, f"is {op.kind.value} with a workspace of {op.workspace_bytes} bytes; only what is computed has one")
+    if op.workspace_bytes < 0:
+        _refuse(graph, index, f"has a workspace of {op.workspace_bytes} bytes; wanted 0 or more")
+    if op.workspace_bytes and op.kind is not OpKind.COMPUTE:
+        _refuse(graph, index, f"has a workspace of {op.workspace_bytes} bytes, but {op.kind.value} runs no kernel")
 
 
 def _check_storages(graph: Graph, index: int, op: Op, owners: dict[int, int]) -> None:

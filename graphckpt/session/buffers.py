@@ -56,7 +56,7 @@ def with_workspaces(graph: Graph, step: DryStep) -> Graph:
     number = {op.name: index for index, op in enumerate(graph.ops)}
     ops = list(graph.ops)
     for event in (*step.forward.program.events, *step.backward.program.events):
-        index = number.get(traced_name(event.name))
+        index = number.get(event.name, number.get(traced_name(event.name)))
         if index is not None and event.scratch_bytes:
             beside_bytes = event.scratch_bytes - graph.own_bytes(index)
             ops[index] = replace(ops[index], workspace_bytes=max(ops[index].workspace_bytes, beside_bytes))

@@ -1,7 +1,7 @@
 """How long the planner looks for plans of one graph.
 
-Not guaranteed: that a plan takes no longer than is left; the one being made is finished. With a limit that is reached, what is
-found depends on the machine and its load.
+Not guaranteed: that planning takes no longer; what the first plan needs (the hulls of prices) and the plan being made are finished.
+With a limit that is reached, what is found depends on the machine and its load.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Patience:
 
     def within(self, plans: Iterator[Plan]) -> Iterator[Plan]:
         """The plans that come in time; at least the first."""
-        for plan in plans:
-            yield plan
-            if self.seconds is not None and self.clock() - self._started > self.seconds:
+        for count, plan in enumerate(plans):
+            if count and self.seconds is not None and self.clock() - self._started > self.seconds:
                 self.is_over = True
                 return
+            yield plan

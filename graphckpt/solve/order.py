@@ -1,8 +1,8 @@
 """The order of a backward pass, and what must be done at its own place in it.
 
 `gradients_early` moves products whose result is a gradient of a parameter to where their operands are complete: the recomputed
-operand can go at once, and the other product of the same gradient does not have to wait with it in memory. `gradients_late` moves
-those to the end whose result is larger than all that they read.
+operand can go at once, and the other product of the same gradient does not have to wait with it in memory. `gradients_last` moves
+those to the end that are larger than all that they read.
 `values_to_hold` finds values that an inner compiler would compute late, inside of their reader, while what they are made from
 is larger than they are and would otherwise be gone.
 
@@ -12,11 +12,12 @@ Neither is optimal; the planner of single tensors weighs both.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from graphckpt.ir.graph import Graph, Op, OpKind, Phase, value_bytes
 from graphckpt.ir.plan import Plan
+from graphckpt.solve.segments import base_of
 
 
 def gradients_early(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
@@ -42,20 +43,44 @@ def gradients_early(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
     return tuple(done)
 
 
-def gradients_late(graph: Graph, backward: Sequence[int]) -> tuple[int, ...]:
-    """``backward`` with each product that only gradients are made from at its end, if what it reads is smaller than its result:
-    to keep that is cheaper. What is made from it follows it."""
-    final = _final(graph, backward)
-    late: set[int] = set()
-    for index in backward:
-        is_large = _is_product(graph.ops[index]) and value_bytes(graph, graph.ops[index].inputs) < graph.own_bytes(index)
-        if index in final and (is_large or not late.isdisjoint(graph.ops[index].inputs)):
-            late.add(index)
+class LargeGradient(NamedTuple):
+    """A product that is a gradient of a parameter and larger than all that it reads. ``steps``: it and the views of it; ``reads``:
+    what it reads of forward, without inputs of the graph."""
+
+    steps: tuple[int, ...]
+    reads: frozenset[int]
+
+
+def large_gradients(graph: Graph, backward: Sequence[int]) -> tuple[LargeGradient, ...]:
+    """Products of ``backward`` that cost more than to keep what they read. One that only a sum or another product reads is none: it
+    is gone as soon as that is computed."""
+    outputs, readers, base = set(graph.backward_outputs), graph.readers(), base_of(graph)
+    seen_as: dict[int, tuple[int, ...]] = {}
+    found = []
+    for index in reversed(backward):
+        op = graph.ops[index]
+        is_used = index in outputs or readers[index]
+        if op.pinned or not is_used or not all(reader in seen_as for reader in readers[index]):
+            continue
+        views = tuple(view for reader in readers[index] for view in seen_as[reader])
+        if op.kind is OpKind.ALIAS:
+            seen_as[index] = (index, *views)
+        elif _is_product(op) and value_bytes(graph, op.inputs) < graph.own_bytes(index):
+            early = (base[source] for source in op.inputs if graph.ops[source].phase is Phase.FORWARD)
+            reads = frozenset(source for source in early if graph.ops[source].kind is not OpKind.INPUT)
+            found.append(LargeGradient((index, *views), reads))
+    return tuple(found)
+
+
+def gradients_last(backward: Sequence[int], large: Sequence[LargeGradient], saved: Collection[int]) -> tuple[int, ...]:
+    """``backward`` with those of ``large`` at its end that read nothing of forward but what is ``saved``: to compute that again so
+    late would keep what it is made from."""
+    late = {step for gradient in large if gradient.reads.issubset(saved) for step in gradient.steps}
     return (*(index for index in backward if index not in late), *(index for index in backward if index in late))
 
 
-def _final(graph: Graph, backward: Sequence[int]) -> set[int]:
-    """Products, sums and views that nothing but results of the backward pass are made from, and by these alone."""
+def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
+    """Products that nothing but results of the backward pass and their sums are made from, and the views that they read."""
     outputs = set(graph.backward_outputs)
     readers = graph.readers()
     final: set[int] = set()
@@ -64,12 +89,7 @@ def _final(graph: Graph, backward: Sequence[int]) -> set[int]:
         passes_on = not op.pinned and (op.kind is OpKind.ALIAS or _is_product(op) or _is_sum(op))
         if passes_on and (index in outputs or readers[index]) and all(r in final for r in readers[index]):
             final.add(index)
-    return final
-
-
-def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
-    """Products that nothing but results of the backward pass and their sums are made from, and the views that they read."""
-    moved = {index for index in _final(graph, backward) if _is_product(graph.ops[index])}
+    moved = {index for index in final if _is_product(graph.ops[index])}
     todo = [source for product in moved for source in graph.ops[product].inputs]
     while todo:
         source = todo.pop()

@@ -52,7 +52,7 @@ def saving_plans(situation: Situation, problem: SavingProblem) -> Iterator[Plan]
                 continue
             seen.add(saved)
             with suppress(PlanError):
-                yield situation.demand.plan(f"{name}:{place}", saved, segments.of_op, situation.backward_order)
+                yield situation.plan(f"{name}:{place}", saved, segments.of_op)
 
 
 class _Hull(NamedTuple):
@@ -73,13 +73,14 @@ def _savings(hull: _Hull, order: Sequence[int]) -> Iterator[tuple[str, Saving]]:
     for number, (left, right) in enumerate(pairwise(vertices), 1):
         yield f"{number}", right.saving if not hull.behind else _mixture(hull, position, left, right, len(order) + 1)
         gap = round((left.saving.saved_bytes - right.saving.saved_bytes) / resolved_bytes)
-        for share, before in enumerate(_places(hull.problem, position, left, right, min(gap, _MIXES)), 1):
+        for share, before in enumerate(_places(hull, position, left, right, min(gap, _MIXES)), 1):
             yield f"{number}:mix_{share}", _mixture(hull, position, left, right, before)
 
 
-def _places(problem: SavingProblem, position: Mapping[int, int], left: Vertex, right: Vertex, count: int) -> list[int]:
+def _places(hull: _Hull, position: Mapping[int, int], left: Vertex, right: Vertex, count: int) -> list[int]:
     """Positions that part the bytes which ``left`` saves and ``right`` does not evenly, ascending: at most ``count``."""
-    dropped = left.saving.saved - right.saving.saved
+    problem = hull.problem
+    dropped = left.saving.saved - right.saving.saved - hull.behind
     by_value = zip(problem.values, problem.size_bytes, strict=True)
     sizes = sorted((position[value], size_bytes) for value, size_bytes in by_value if value in dropped)
     before_bytes = list(accumulate(size for _, size in sizes))

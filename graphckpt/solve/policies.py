@@ -11,7 +11,7 @@ These are baselines. They know nothing of a single tensor's price, and none of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,7 @@ from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Graph, OpKind, Phase
 from graphckpt.ir.plan import Plan, saved_values
 from graphckpt.solve.demand import Demand
-from graphckpt.solve.order import gradients_early, gradients_late
+from graphckpt.solve.order import LargeGradient, gradients_early, gradients_last, large_gradients
 from graphckpt.solve.segments import (
     Segments,
     base_of,
@@ -52,6 +52,12 @@ class Situation:
     valleys: tuple[int, ...]
     always_saved: frozenset[int]
     demand: Demand
+    large: tuple[LargeGradient, ...]
+
+    def plan(self, name: str, saved: Collection[int], of_op: Sequence[int]) -> Plan:
+        """`Demand.plan` of this backward pass, whose large gradients come last where what they read is saved."""
+        late = gradients_last(self.backward_order, self.large, saved)
+        return self.demand.plan(name, saved, of_op, late)
 
 
 def survey(graph: Graph, stock: Plan) -> Situation:
@@ -65,11 +71,10 @@ def survey(graph: Graph, stock: Plan) -> Situation:
         if graph.ops[i].kind is OpKind.COMPUTE and not graph.ops[i].fusible and graph.own_bytes(i) <= small
     )
     saved = frozenset(base[i] for i in saved_values(graph, stock) if graph.ops[base[i]].kind is not OpKind.INPUT)
-    traced = [i for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD]
-    backward = gradients_late(graph, gradients_early(graph, traced))
+    backward = gradients_early(graph, [i for i in stock.backward if graph.ops[i].phase is Phase.BACKWARD])
     layers = layer_boundaries(graph, order)
     valleys = narrow_boundaries(graph, order)
-    return Situation(graph, stock, saved, order, backward, layers, valleys, kept, Demand(graph))
+    return Situation(graph, stock, saved, order, backward, layers, valleys, kept, Demand(graph), large_gradients(graph, backward))
 
 
 def named_plan(situation: Situation, name: str) -> Plan:
@@ -106,7 +111,7 @@ def checkpoint_first(situation: Situation, name: str, segments: Segments, count:
             saved.add(index)
     for entering in segments.crossing[: count + 1]:
         saved |= entering
-    return situation.demand.plan(name, saved, segments.of_op, situation.backward_order)
+    return situation.plan(name, saved, segments.of_op)
 
 
 def _selective(situation: Situation) -> Plan:
@@ -115,7 +120,7 @@ def _selective(situation: Situation) -> Plan:
     saved = {i for i in situation.stock_saved if i not in inside} | situation.always_saved
     saved |= _readable_from_outside(graph, inside)
     segments = cut_at(graph, situation.order, situation.layers)
-    return situation.demand.plan("selective", saved, segments.of_op, situation.backward_order)
+    return situation.plan("selective", saved, segments.of_op)
 
 
 def attention_interior(graph: Graph) -> frozenset[int]:

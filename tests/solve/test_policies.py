@@ -146,14 +146,17 @@ def test_random_graphs_get_legal_plans_that_run_pinned_operations_once() -> None
 
 @pytest.mark.parametrize("name", MODELS)
 def test_named_policies_are_legal_on_captured_graphs(name: str) -> None:
-    """Every policy on every small model; all of a backward pass is kept, in stock's order."""
+    """Every policy on every small model; all of a backward pass is kept, in its order, but for large gradients."""
     situation = captured(name).situation
     graph = situation.graph
+    large = {step for gradient in situation.large for step in gradient.steps}
     for policy in NAMED[1:]:
         plan = named_plan(situation, policy)
         check_plan(graph, plan)
         assert plan.name == policy
-        assert tuple(i for i in plan.backward if graph.ops[i].phase is Phase.BACKWARD) == situation.backward_order
+        late = [i for i in plan.backward if graph.ops[i].phase is Phase.BACKWARD]
+        assert sorted(late) == sorted(situation.backward_order)
+        assert [i for i in late if i not in large] == [i for i in situation.backward_order if i not in large]
 
 
 @pytest.mark.parametrize("name", ["mlp", "attention", "convolution", "dropout"])
