@@ -5,7 +5,8 @@ backward program after one another, as autograd runs them, and gives the peak ab
 
 Rules: external inputs (parameters, buffers, the batch) are held by the caller and never charged. User outputs that backward does
 not read are dropped when forward returns, unless ``outputs_held``; those of at most 16 bytes, the loss, are always held. Tangents
-are allocated before the first backward step. Saved values are dropped where the backward program drops them, which holds for
+are allocated before the first backward step; one of at most 16 bytes, which ``backward()`` made, is held until it returns. Saved
+values are dropped where the backward program drops them, which holds for
 ``backward()`` without ``retain_graph``.
 
 Not modelled: fragmentation, and what the framework allocates outside both programs.
@@ -130,6 +131,8 @@ def replay_step(
         if name in tangents:
             bound[block] = ("tangent", block)
             memory.add(bound[block], name, tangents[name])
+            if tangents[name] <= _LOSS_BYTES:
+                held.add(bound[block])
         elif name in saved:
             bound[block] = saved[name]
     _play(memory, backward, bound, "backward", held)

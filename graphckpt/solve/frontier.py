@@ -1,11 +1,13 @@
 """The frontier of a graph: its plans from fastest to smallest, and the choice a budget makes among them.
 
 The frontier is deterministic: candidates in a fixed order, ranked by modelled time, kept only if they need noticeably less
-memory than every faster one, or least of all, or less and are a policy's. The model's peak is an estimate; the exact one comes
-from a dry lowering, which is slow. So a choice lowers few plans: it starts at the first whose corrected estimate fits. The first
-two looks may spend what the budget leaves. What is over then is looked at once more, allowed that much less; if its estimate is
-too close to the budget for that, the next plan is. Later looks spend nothing, and what is over is left, with caution. Where the
-first look shows estimates to be too large, a faster plan is looked at, once. Each look may teach the estimates.
+memory than every faster one, or least of all, or less and are a policy's. The last may be as small as the one before it.
+
+The model's peak is an estimate; the exact one comes from a dry lowering, which is slow. So a choice lowers few plans: it starts
+at the first whose corrected estimate fits. The first two looks may spend what the budget leaves. What is over then is looked at
+once more, allowed that much less; if its estimate is too close to the budget for that, the next plan is. Later looks spend
+nothing, and what is over is left, with caution. Where the first look shows estimates to be too large, a faster plan is looked at,
+once. Each look may teach the estimates.
 
 Not guaranteed: that no faster plan of the frontier fits too, nor, where estimates fail twice, how many plans are lowered.
 """
@@ -143,7 +145,8 @@ def _made_for_backward(graph: Graph, laid_out: Mapping[int, int]) -> Graph:
 def pareto(
     policies: Sequence[Ranked], others: Sequence[Ranked] = (), admits: Callable[[Plan], bool] = lambda plan: True
 ) -> tuple[Ranked, ...]:
-    """Stock's plan, which is the first, then from fastest to smallest what needs less memory than every faster one.
+    """Stock's plan, which is the first, then from fastest to smallest what needs less memory than every faster one, and last, where
+    the model finds several plans as small as it gets, the one of them that computes most again.
 
     A plan of ``others`` is to need noticeably less, if it is not the smallest of all; one of ``policies``, however little: at its
     own peak nothing that is chosen is slower. ``admits``: whether a plan is legal; asked of those alone that would be kept.
@@ -164,6 +167,13 @@ def pareto(
             # Policies kept for a little may be slower than it.
             while len(frontier) > 1 and frontier[-1].time_us >= entry.time_us:
                 frontier.pop()
+            frontier.append(entry)
+            break
+    # Estimates that are equal cannot tell which plan is the smallest: the slowest of them saves the least.
+    smallest = frontier[-1]
+    tied = [entry for entry, _ in slower if entry.estimated_peak_bytes == smallest.estimated_peak_bytes]
+    for entry in sorted(tied, key=lambda entry: -entry.time_us):
+        if smallest is not stock and entry.time_us > smallest.time_us and admits(entry.plan):
             frontier.append(entry)
             break
     return tuple(frontier)

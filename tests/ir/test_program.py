@@ -81,6 +81,13 @@ def test_holders_are_those_of_the_higher_pass() -> None:
     assert dict(peak.holders) == {"h": 100, "tangents_1": 70, "big": 300}
 
 
+def test_the_first_gradient_is_held_by_who_called_backward() -> None:
+    """A tangent of 70 goes where the program drops it, before 300 are taken; one of 4, which ``backward()`` made, stays."""
+    backward = Program((("tangents_1", 1), ("h", 0)), (_drop(1), _take(2, 300, "big"), _drop(2), _drop(0)), ())
+    large, small = (replay_step(FORWARD, backward, tangents={"tangents_1": size}, saved_from=1) for size in (70, 4))
+    assert (large.backward_bytes, small.backward_bytes) == (400, 404)
+
+
 def test_a_saved_output_is_held_until_backward_drops_it() -> None:
     """y 70 goes to the caller and is saved as y: it is one block, and counted once."""
     forward = Program((), (_take(0, 70, "y"),), (("y", 0), ("y", 0)))
