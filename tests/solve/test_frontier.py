@@ -277,6 +277,14 @@ def test_estimates_that_rule_everything_out_are_not_believed() -> None:
     assert (choice.index, choice.fits, asked) == (3, True, [4, 3])
 
 
+def test_of_plans_estimated_equal_the_faster_is_looked_at_first() -> None:
+    """p2 and p3 are as small by the model. Where p2 fits, it is taken; where only p3 does, that is."""
+    for exact, chosen, asked in ((20, 2, [2]), (50, 3, [2, 3])):
+        looks = _Looks((100, 90, 35, 35), (100, 90, exact, 25))
+        choice = last_resort(4, 30, looks, {0: 100})
+        assert (choice.index, choice.fits, looks.asked) == (chosen, True, asked)
+
+
 def test_nothing_fits() -> None:
     """The smallest that was looked at comes back, here not the last one; of equals the faster."""
     choice, asked = _choose(10, 100, 80, 31, 30, 30)
