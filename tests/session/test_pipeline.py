@@ -125,8 +125,8 @@ def test_no_plan_is_faster_than_the_least_time() -> None:
 
 
 def test_nothing_fits() -> None:
-    """One byte: the smallest plan that was lowered, and word that it does not fit."""
-    planned, _ = _plan("attention", 1)
+    """What is live already leaves less than nothing: the smallest plan that was lowered, and word that it does not fit."""
+    planned, _ = _plan("attention", -1)
     assert not planned.choice.fits
     assert planned.choice.peak_bytes == min(peak for _, peak in planned.choice.looked_at)
 

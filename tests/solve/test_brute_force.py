@@ -257,6 +257,12 @@ def _frontier(case: Case) -> tuple[Ranked, ...]:
     return rank_plans(case.graph, case.stock, case.ranker(), None)
 
 
+def _unbeaten(frontier: tuple[Ranked, ...]) -> tuple[Ranked, ...]:
+    """Without a last plan that is as small as the one before it."""
+    peaks = [entry.estimated_peak_bytes for entry in frontier[-2:]]
+    return frontier[:-1] if len(peaks) == 2 and peaks[0] == peaks[1] else frontier
+
+
 def test_no_plan_of_the_frontier_is_faster_than_possible() -> None:
     """At its own peak. Stock's is left out: here it may compute values twice in forward, which the model gives it for nothing."""
     slower = 0
@@ -287,7 +293,7 @@ def test_no_plan_is_below_the_bound() -> None:
 def test_on_chains_the_frontier_is_the_front(layers: int) -> None:
     """Whatever is dropped lowers the peak there, which is where backward starts: so the bound is met at every point too."""
     case, _, ranked = solve(keeping(scaled_chain(layers)))
-    assert [_point(entry) for entry in _frontier(case)] == [_point(entry) for entry in ranked]
+    assert [_point(entry) for entry in _unbeaten(_frontier(case))] == [_point(entry) for entry in ranked]
     assert all(case.bound().time_us(r.estimated_peak_bytes) == pytest.approx(r.time_us, abs=CUT_US) for r in ranked)
     assert len(ranked) == layers
 
@@ -296,5 +302,5 @@ def test_on_chains_the_frontier_is_the_front(layers: int) -> None:
 def test_on_residual_nets_the_frontier_is_the_front(blocks: int) -> None:
     """With everything saved, and with p of the first block computed again; that of the second is of no use dropped as well."""
     case, _, ranked = solve(keeping(residual_net(blocks)))
-    assert [_point(entry) for entry in _frontier(case)] == [_point(entry) for entry in ranked]
+    assert [_point(entry) for entry in _unbeaten(_frontier(case))] == [_point(entry) for entry in ranked]
     assert len(ranked) == 2
