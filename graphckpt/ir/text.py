@@ -203,8 +203,6 @@ def _parse_op(line: _Line, index: int) -> Op:
     line.expect("@")
     phase = _PHASES[line.choice(_PHASES)]
     storages = line.numbers("s")
-    flops = line.integer("a number of flops") if line.accept("flops=") else 0
-    workspace_bytes = line.integer("a size in bytes") if line.accept("workspace=") else 0
     return Op(
         name=name,
         target=target,
@@ -212,12 +210,12 @@ def _parse_op(line: _Line, index: int) -> Op:
         phase=phase,
         inputs=inputs,
         storages=storages,
-        flops=flops,
+        flops=line.integer("a number of flops") if line.accept("flops=") else 0,
+        workspace_bytes=line.integer("a size in bytes") if line.accept("workspace=") else 0,
         pinned=line.word("a reason") if line.accept("pinned=") else "",
         fusible=line.accept("fusible"),
         tag=line.word("a tag") if line.accept("tag=") else "",
         origin=_parse_origin(line) if line.accept(";") else _NO_ORIGIN,
-        workspace_bytes=workspace_bytes,
     )
 
 

@@ -252,7 +252,7 @@ def last_resort(
     """
     known = set(looked_at) - set(spent)
     for _ in range(_LAST_RESORTS):
-        smallest = sorted(range(1, plan_count), key=lambda i: (looks.estimated_peak(i), i))[:_LAST_RESORTS]
+        smallest = sorted(range(1, plan_count), key=looks.estimated_peak)[:_LAST_RESORTS]
         left = [index for index in smallest if index not in known]
         if not left:
             break

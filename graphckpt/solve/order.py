@@ -12,7 +12,7 @@ Neither is optimal; the planner of single tensors weighs both.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import NamedTuple
 
 from graphckpt.ir.graph import Graph, Op, OpKind, Phase, value_bytes
@@ -59,8 +59,7 @@ def large_gradients(graph: Graph, backward: Sequence[int]) -> tuple[LargeGradien
     found = []
     for index in reversed(backward):
         op = graph.ops[index]
-        is_used = index in outputs or readers[index]
-        if op.pinned or not is_used or not all(reader in seen_as for reader in readers[index]):
+        if op.pinned or not _ends_in(index, outputs, readers, seen_as):
             continue
         views = tuple(view for reader in readers[index] for view in seen_as[reader])
         if op.kind is OpKind.ALIAS:
@@ -76,6 +75,8 @@ def gradients_last(backward: Sequence[int], large: Sequence[LargeGradient], save
     """``backward`` with those of ``large`` at its end that read nothing of forward but what is ``saved``: to compute that again so
     late would keep what it is made from."""
     late = {step for gradient in large if gradient.reads.issubset(saved) for step in gradient.steps}
+    if not late:
+        return tuple(backward)
     return (*(index for index in backward if index not in late), *(index for index in backward if index in late))
 
 
@@ -87,7 +88,7 @@ def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
     for index in reversed(backward):
         op = graph.ops[index]
         passes_on = not op.pinned and (op.kind is OpKind.ALIAS or _is_product(op) or _is_sum(op))
-        if passes_on and (index in outputs or readers[index]) and all(r in final for r in readers[index]):
+        if passes_on and _ends_in(index, outputs, readers, final):
             final.add(index)
     moved = {index for index in final if _is_product(graph.ops[index])}
     todo = [source for product in moved for source in graph.ops[product].inputs]
@@ -97,6 +98,11 @@ def _gradient_products(graph: Graph, backward: Sequence[int]) -> set[int]:
             moved.add(source)
             todo.extend(graph.ops[source].inputs)
     return moved
+
+
+def _ends_in(index: int, outputs: Collection[int], readers: Sequence[Sequence[int]], known: Container[int]) -> bool:
+    """Whether something comes of an operation, as a result or for readers, and all of these are ``known``."""
+    return (index in outputs or bool(readers[index])) and all(reader in known for reader in readers[index])
 
 
 def values_to_hold(graph: Graph, plan: Plan) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from graphckpt.solve.segments import base_of, cheap_values, cut_at
 from tests.joint import captured
 from tests.rewrite.models import MODELS
 from tests.solve.chains import Chain, chain, pinned_view
+from tests.solve.orders import check_order
 
 # Times of one more h, a and mask: what is dear to compute, what is cheap, and all alike.
 TIMES = [(10.0, 1.0, 1.0), (1.0, 10.0, 1.0), (10.0, 1.0, 0.0), (3.0, 3.0, 3.0)]
@@ -51,13 +52,10 @@ def test_plans_of_captured_graphs_are_legal_named_apart_and_always_the_same(name
     """Every small model; each plan keeps all of the backward pass, in its order but for large gradients, and a second survey gives
     the same plans."""
     situation = captured(name).situation
-    large = {step for gradient in situation.large for step in gradient.steps}
     plans = _captured_plans(situation, folds)
     for plan in plans:
         check_plan(situation.graph, plan)
-        late = [index for index in plan.backward if situation.graph.ops[index].phase is Phase.BACKWARD]
-        assert sorted(late) == sorted(situation.backward_order)
-        assert [i for i in late if i not in large] == [i for i in situation.backward_order if i not in large]
+        check_order(situation, plan)
     assert plans
     assert len({plan.name for plan in plans}) == len(plans)
     assert _captured_plans(survey(situation.graph, situation.stock), folds) == plans

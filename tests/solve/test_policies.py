@@ -6,7 +6,7 @@ import pytest
 
 from graphckpt.errors import OptionError
 from graphckpt.ir.check import check_plan
-from graphckpt.ir.graph import Graph, OpKind, Phase
+from graphckpt.ir.graph import Graph, OpKind
 from graphckpt.ir.plan import Plan, recomputed_values, saved_values
 from graphckpt.ir.text import parse
 from graphckpt.solve.policies import attention_interior, candidate_plans, named_plan, survey
@@ -15,6 +15,7 @@ from tests.graphs import random_graph, random_plan
 from tests.joint import captured
 from tests.rewrite.models import MODELS
 from tests.solve.chains import chain
+from tests.solve.orders import check_order
 
 NAMED = ("stock", "full", "every_1", "every_2", "every_3", "sqrt", "selective", "valleys")
 
@@ -149,14 +150,11 @@ def test_named_policies_are_legal_on_captured_graphs(name: str) -> None:
     """Every policy on every small model; all of a backward pass is kept, in its order, but for large gradients."""
     situation = captured(name).situation
     graph = situation.graph
-    large = {step for gradient in situation.large for step in gradient.steps}
     for policy in NAMED[1:]:
         plan = named_plan(situation, policy)
         check_plan(graph, plan)
         assert plan.name == policy
-        late = [i for i in plan.backward if graph.ops[i].phase is Phase.BACKWARD]
-        assert sorted(late) == sorted(situation.backward_order)
-        assert [i for i in late if i not in large] == [i for i in situation.backward_order if i not in large]
+        check_order(situation, plan)
 
 
 @pytest.mark.parametrize("name", ["mlp", "attention", "convolution", "dropout"])
