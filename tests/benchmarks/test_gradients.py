@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.gradients import difference_ratio, directional_error
+from benchmarks.gradients import KINKED_STEP, difference_ratio, directional_error
 
 
 @dataclass
@@ -28,6 +28,17 @@ class Model(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> Output:
         return Output(self.layers(inputs).exp().mean())
+
+
+class Kinked(nn.Module):
+    """The sum of ReLUs, each of them bent 1e-5 from where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.full((4,), 1e-5, dtype=torch.float64))
+
+    def forward(self, inputs: torch.Tensor) -> Output:
+        return Output((self.places.relu() * inputs).sum())
 
 
 def trained() -> tuple[Model, dict[str, torch.Tensor], tuple[torch.Tensor, ...]]:
@@ -51,6 +62,15 @@ def test_gradients_of_different_models_are_refused() -> None:
 def test_true_gradients_agree_with_the_loss() -> None:
     model, batch, gradients = trained()
     assert directional_error(model, model, batch, gradients) < 1e-6
+
+
+def test_a_step_that_crosses_no_kink_shows_the_gradient() -> None:
+    """Beyond 1e-5 on one side each sum is flat, so that the larger step finds half of its slope."""
+    model, batch = Kinked(), {"inputs": torch.arange(1, 5, dtype=torch.float64)}
+    gradients = (batch["inputs"],)
+    model(**batch).loss.backward()
+    assert directional_error(model, model, batch, gradients) > 1e-1
+    assert directional_error(model, model, batch, gradients, KINKED_STEP) < 1e-6
 
 
 def test_masks_drawn_again_show() -> None:
