@@ -36,7 +36,7 @@ class Options:
     inner: Literal["inductor", "eager"] = "inductor"
     on_infeasible: Literal["error", "warn"] = "error"
     checkpoints: Literal["replan", "honour"] = "replan"
-    attention: Literal["keep"] = "keep"
+    attention: Literal["auto", "keep", "fused"] = "keep"
     verify: bool = False
     solver_seconds: float | None = None
     policy: str | None = None
@@ -237,7 +237,12 @@ OPTIONS: tuple[OptionSpec, ...] = (
     OptionSpec(
         "checkpoints", "`replan` or `honour`", "what becomes of `checkpoint()` regions", _choice("replan", "honour")
     ),
-    OptionSpec("attention", "`keep`", "what becomes of attention", _choice("keep")),
+    OptionSpec(
+        "attention",
+        "`auto`, `keep` or `fused`",
+        "`auto` fuses attentions that it knows, `fused` all or none",
+        _choice("auto", "keep", "fused"),
+    ),
     OptionSpec("verify", "`0` or `1`", "check gradients and peak on one step", _bool),
     OptionSpec("solver_seconds", "seconds above 0", "after this long no more plans of a graph are looked for", _seconds),
     OptionSpec("policy", ", ".join(f"`{name}`" for name in POLICIES), "one fixed plan, not the planner's", _policy),

@@ -81,6 +81,19 @@ class PlanError(GraphckptError):
     """An illegal graph or plan, found by a checker: names the operation, what must hold and what came."""
 
 
+class AttentionError(GraphckptError, ValueError):
+    """A call of attention that has no meaning, or none for the implementation that was asked for."""
+
+    def __init__(self, what: str, wanted: str, came: object) -> None:
+        super().__init__(what, wanted, came)
+        self.what = what
+        self.wanted = wanted
+        self.came = came
+
+    def __str__(self) -> str:
+        return f"attention, {self.what}: wanted {self.wanted}, came {self.came}"
+
+
 class VerifyError(GraphckptError):
     """Gradients or peak of a verified step are not what was promised."""
 

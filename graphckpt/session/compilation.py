@@ -26,6 +26,7 @@ from graphckpt.report.record import Budget, Record
 from graphckpt.report.render import summary_line
 from graphckpt.report.store import ReportStore
 from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for, warn_above_device
+from graphckpt.session.attention import fuse_attentions
 from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
@@ -53,10 +54,13 @@ class Compilation:
     ledger: Ledger | None = None
     record: Record | None = None
     lowerings: Lowerings = field(default_factory=Lowerings)
+    attention_notes: tuple[str, ...] = ()
 
     def run(self) -> Compiled:
         """Compile, and note the record of a plan that came out of torch's compile cache."""
         self.ledger = take_ledger(self._device())
+        # Before the key is taken: it holds the code of the graph.
+        self.attention_notes = fuse_attentions(self.module, self.inputs, self.options)
         self.key = self._key()
         try:
             if not self.options.verify:
@@ -187,6 +191,7 @@ class Compilation:
             notes.append(f"plans were left out for solver_seconds={self.options.solver_seconds:g}")
         if planned.repaired_stock:
             notes.append("Inductor's own cut reads a buffer after it was written over; what it held before is saved instead")
+        notes.extend(self.attention_notes)
         if has_regions:
             done = "planned anew" if replans_regions(self.options) else "honoured"
             notes.append(f"regions of torch.utils.checkpoint are {done}")

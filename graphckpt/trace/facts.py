@@ -32,7 +32,7 @@ _TIES = (
 )
 _TIES_OVERLOADS = ("aten.max.dim", "aten.min.dim")
 # Libraries whose operators are functions of their arguments unless they say otherwise; a custom operator may hide a state.
-_KNOWN = ("aten", "prims")
+_KNOWN = ("aten", "prims", "graphckpt")
 _COLLECTIVES = ("_c10d_functional", "_c10d_functional_autograd", "c10d", "_dtensor", "symm_mem", "bucketing")
 _DATA_DEPENDENT = ("nonzero", "_local_scalar_dense", "item", "masked_select", "repeat_interleave")
 

@@ -1,0 +1,317 @@
+"""Walks from a softmax up to the product that made its scores and down to the product that its weights go into.
+
+    q, k -> product -> scale -> softcap -> masks and biases -> sinks -> softmax -> cast, dropout -> product with v
+
+What is passed through on the way is what a kernel has a meaning for; anything else is no match, with the reason. Values on the way
+must have no other reader: a model that returns its weights keeps its attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import fx
+
+from graphckpt.rewrite.attention.calls import (
+    CASTS,
+    PRODUCTS,
+    VIEWS,
+    argument,
+    full_index,
+    is_whole_slice,
+    name_of,
+    number,
+    shape,
+    value,
+)
+from graphckpt.rewrite.attention.products import Operand, Product, read_product
+
+# A score that is replaced by this or less has no weight beside any other; what is *added* must absorb every score.
+_NOTHING = -1e4
+
+
+class NoMatch(Exception):
+    """Why a softmax is no attention that can be replaced."""
+
+
+class Term(NamedTuple):
+    """What is added to the scores, with the shape they have there."""
+
+    node: fx.Node
+    shape: tuple[int, ...]
+    factor: float = 1.0
+
+
+class Condition(NamedTuple):
+    """What hides scores, with the shape they have there: hidden where ``node`` is ``hides``. ``uniform``: by a finite number."""
+
+    node: fx.Node
+    shape: tuple[int, ...]
+    hides: bool
+    uniform: bool
+
+
+@dataclass
+class Scores:
+    """What the way up has found."""
+
+    product: Product | None = None
+    scale: float = 1.0
+    softcap: float = 0.0
+    terms: list[Term] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    sinks: fx.Node | None = None
+    leading: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Match:
+    """One attention: its softmax, the product of scores, ``last`` the product with v, and ``v``."""
+
+    softmax: fx.Node
+    product: Product
+    scale: float
+    softcap: float
+    terms: tuple[Term, ...]
+    conditions: tuple[Condition, ...]
+    sinks: fx.Node | None
+    leading: tuple[int, ...]
+    dropout: float
+    v: Operand
+    last: fx.Node
+
+
+def is_attention(node: fx.Node) -> bool:
+    """Whether this is a softmax whose weights go into a product of matrices, as those of a router or of a loss do not."""
+    if name_of(node) != "softmax" or value(node) is None or value(node).dim() < 3:  # type: ignore[union-attr]
+        return False
+    seen, stack = set[fx.Node](), [node]
+    while stack:
+        for user in stack.pop().users:
+            name = name_of(user)
+            if name in PRODUCTS:
+                return True
+            if user not in seen and (name in CASTS or name in VIEWS or name in ("dropout", "getitem", "expand", "mul")):
+                seen.add(user)
+                stack.append(user)
+    return False
+
+
+def match(softmax: fx.Node) -> Match:
+    """The attention around a softmax.
+
+    Raises:
+        NoMatch: there is none, or none that the operator has a meaning for.
+    """
+    rank = len(shape(softmax))
+    if rank not in (3, 4):
+        raise NoMatch("the softmax is not of 3 or 4 dimensions of known sizes")
+    if argument(softmax, 1, "dim") not in (-1, rank - 1):
+        raise NoMatch("the softmax is not over the last dimension")
+    found = Scores()
+    _walk_up(argument(softmax, 0), softmax, found)
+    assert found.product is not None
+    dropout, v, last = _walk_down(softmax, found)
+    return Match(
+        softmax,
+        found.product,
+        found.scale,
+        found.softcap,
+        tuple(found.terms),
+        tuple(found.conditions),
+        found.sinks,
+        found.leading,
+        dropout,
+        v,
+        last,
+    )
+
+
+def _walk_up(node: object, reader: fx.Node, found: Scores) -> None:
+    readers = {reader}
+    while True:
+        if not isinstance(node, fx.Node) or not shape(node):
+            raise NoMatch("the scores are no tensor of known sizes")
+        if set(node.users) - readers:
+            raise NoMatch("the scores are used elsewhere too")
+        if len(shape(node)) == 4 and not found.leading:
+            found.leading = shape(node)[:2]
+        readers = {node}
+        name = name_of(node)
+        if name in PRODUCTS:
+            _end(node, found)
+            return
+        if name in CASTS or name in VIEWS:
+            _check_view(node)
+            node = argument(node, 0)
+        elif name == "cat":
+            node = _sinks(node, found)
+        elif name in ("add", "sub"):
+            node = _sum(node, found, readers)
+        elif name in ("mul", "div"):
+            node = _factor(node, found)
+        elif name == "tanh":
+            raise NoMatch("a tanh that is not multiplied by a constant")
+        elif name in ("masked_fill", "where"):
+            node = _hidden(node, found)
+        else:
+            raise NoMatch(f"the scores come from {name or node.target}, which is no part of an attention")
+
+
+def _end(node: fx.Node, found: Scores) -> None:
+    product = read_product(node)
+    if product is None:
+        raise NoMatch(f"{name_of(node)} of these operands is no product of queries and keys")
+    found.product = product
+    if product.added is not None:
+        if found.scale != 1.0 or found.softcap:
+            raise NoMatch("a bias is scaled")
+        found.terms.append(Term(product.added, shape(node), product.added_factor))
+    found.scale *= product.factor
+
+
+def _check_view(node: fx.Node) -> None:
+    """A view may change how batches and heads are counted, not what a row is."""
+    if name_of(node) in VIEWS and shape(node)[-2:] != shape(argument(node, 0))[-2:]:
+        raise NoMatch("the scores are viewed in another shape")
+
+
+def _sum(node: fx.Node, found: Scores, readers: set[fx.Node]) -> object:
+    left, right = argument(node, 0), argument(node, 1)
+    if node.kwargs:
+        raise NoMatch("a sum with options")
+    if name_of(node) == "sub":
+        if isinstance(left, fx.Node) and _is_largest_of(right, left):
+            # A softmax does not see what is taken off all of a row.
+            readers.update(user for user in left.users if name_of(user) in ("max", "amax"))
+            return left
+        raise NoMatch("something is subtracted from the scores")
+    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+        return left if isinstance(left, fx.Node) else right
+    if found.scale != 1.0 or found.softcap:
+        raise NoMatch("a bias is scaled")
+    is_left, is_right = _leads_to_product(left), _leads_to_product(right)
+    if is_left == is_right:
+        raise NoMatch("two products are summed" if is_left else "no product of queries and keys is found")
+    scores, term = (left, right) if is_left else (right, left)
+    found.terms.append(Term(term, shape(node)))
+    return scores
+
+
+def _is_largest_of(node: object, scores: fx.Node) -> bool:
+    if not isinstance(node, fx.Node):
+        return False
+    if name_of(node) in ("getitem", "getattr") and name_of(argument(node, 0)) == "max":
+        node = argument(node, 0)
+    if not isinstance(node, fx.Node) or name_of(node) not in ("max", "amax") or argument(node, 0) is not scores:
+        return False
+    return argument(node, 1, "dim") in (-1, len(shape(scores)) - 1) and bool(argument(node, 2, "keepdim", False))
+
+
+def _leads_to_product(node: object) -> bool:
+    """Whether scores come this way: through what may stand between them and their softmax."""
+    while isinstance(node, fx.Node):
+        name = name_of(node)
+        if name in PRODUCTS:
+            return True
+        if name == "where":
+            return any(_leads_to_product(side) for side in node.args[1:])
+        if name == "add":
+            return any(_leads_to_product(side) for side in node.args)
+        if name not in CASTS and name not in VIEWS and name not in ("mul", "div", "tanh", "masked_fill"):
+            return False
+        node = argument(node, 0) if isinstance(argument(node, 0), fx.Node) else argument(node, 1)
+    return False
+
+
+def _factor(node: fx.Node, found: Scores) -> object:
+    left, right = argument(node, 0), argument(node, 1)
+    factor, scores = number(right), left
+    if factor is None and name_of(node) == "mul":
+        factor, scores = number(left), right
+    if factor is None or factor == 0:
+        raise NoMatch("the scores are multiplied by something that is no constant")
+    if name_of(node) == "div":
+        factor = 1 / factor
+    if name_of(scores) == "tanh" and isinstance(scores, fx.Node) and not found.softcap and found.scale == 1.0:
+        if len(scores.users) > 1 or factor < 0:
+            raise NoMatch("the scores are used elsewhere too")
+        # c * tanh(s) is a softcap of c on c * s.
+        found.softcap = factor
+        found.scale *= factor
+        return argument(scores, 0)
+    if found.softcap and name_of(scores) == "tanh":
+        raise NoMatch("the scores go through tanh twice")
+    found.scale *= factor
+    return scores
+
+
+def _hidden(node: fx.Node, found: Scores) -> object:
+    if found.scale != 1.0 or found.softcap:
+        raise NoMatch("hidden scores are scaled")
+    if name_of(node) == "masked_fill":
+        scores, condition, filled, hides = argument(node, 0), argument(node, 1, "mask"), argument(node, 2, "value"), True
+    else:
+        condition, scores, filled, hides = argument(node, 0), argument(node, 1), argument(node, 2), False
+        if number(scores) is not None:
+            scores, filled, hides = filled, scores, True
+    with_number = number(filled)
+    if with_number is None or with_number > _NOTHING or not isinstance(condition, fx.Node):
+        raise NoMatch("scores are replaced by something that still has a weight")
+    found.conditions.append(Condition(condition, shape(node), hides, with_number != float("-inf")))
+    return scores
+
+
+def _sinks(node: fx.Node, found: Scores) -> object:
+    """``cat([scores, sinks], -1)``: one more key a head, which weighs and gives nothing."""
+    parts, dim = argument(node, 0), argument(node, 1, "dim", 0)
+    if not isinstance(parts, (list, tuple)) or len(parts) != 2 or dim not in (-1, 3) or found.terms or found.conditions:
+        raise NoMatch("scores are joined with something that is no sink")
+    scores, sink = parts
+    heads = shape(scores)[1] if len(shape(scores)) == 4 else 0
+    if shape(sink)[-1:] != (1,):
+        raise NoMatch("scores are joined with more than one sink")
+    while isinstance(sink, fx.Node) and len(shape(sink)) > 1 and name_of(sink) in (*VIEWS, *CASTS, "expand"):
+        sink = argument(sink, 0)
+    if not isinstance(sink, fx.Node) or shape(sink) != (heads,):
+        raise NoMatch("the sinks are not one number a head")
+    found.sinks = sink
+    found.leading = ()
+    return scores
+
+
+def _walk_down(softmax: fx.Node, found: Scores) -> tuple[float, Operand, fx.Node]:
+    """The probability of dropout, v and the product with it."""
+    node, dropout, has_sink = softmax, 0.0, found.sinks is not None
+    while True:
+        if len(node.users) != 1:
+            raise NoMatch("the weights are used elsewhere too, or are a result of the model")
+        (user,) = node.users
+        name = name_of(user)
+        if name in PRODUCTS and not has_sink:
+            return dropout, _values(user, node), user
+        if name == "dropout" and not dropout:
+            is_on = argument(user, 2, "training", True)
+            dropout = float(argument(user, 1, "p", 0.5)) if is_on else 0.0
+        elif name == "getitem" and has_sink:
+            *others, last = full_index(argument(user, 1), len(shape(node)))
+            keeps = all(is_whole_slice(entry, size) for entry, size in zip(others, shape(node), strict=False))
+            if not keeps or last != slice(None, -1, None):
+                raise NoMatch("the weights are cut otherwise than by their sink")
+            has_sink = False
+        elif name in VIEWS or name == "expand":
+            if shape(user)[-2:] != shape(node)[-2:] or shape(user)[0] * len(shape(user)) == 0:
+                raise NoMatch("the weights are viewed in another shape")
+        elif name not in CASTS:
+            raise NoMatch(f"the weights go into {name or user.target}, which is no part of an attention")
+        node = user
+
+
+def _values(last: fx.Node, weights: fx.Node) -> Operand:
+    product = read_product(last)
+    if product is None or product != Product(last, Operand(weights), product.right):
+        raise NoMatch("the weights do not go into a plain product from the left")
+    # A product of queries and keys reads its right side as keys by width; of weights and values it is values.
+    return product.right.then("transpose", -2, -1)
+

@@ -1,0 +1,315 @@
+"""Puts ``graphckpt::attention`` in the place of every attention of a graph, before autograd sees it.
+
+What enters: a Dynamo graph of a training step. What leaves: how many were replaced, and why the others were not. The graph is
+changed in place; what nobody reads any more is gone. Dropout is drawn from a seed of its own: the distribution is kept, the bits
+are not. Not guaranteed: attentions whose sizes are symbols; they are left alone, with that reason.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from graphckpt.errors import AttentionError
+from graphckpt.kernels.attention import ops
+from graphckpt.kernels.attention.api import fastest
+from graphckpt.kernels.attention.meaning import OPEN, Band
+from graphckpt.kernels.attention.validation import INTEGERS
+from graphckpt.rewrite.attention.calls import CASTS, PRODUCTS, VIEWS, argument, name_of, shape, value
+from graphckpt.rewrite.attention.masks import (
+    COORDINATES,
+    At,
+    KeyPart,
+    NotProven,
+    Proven,
+    axes_of,
+    read_additive,
+    read_condition,
+)
+from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
+from graphckpt.rewrite.attention.products import Operand
+
+# Seeds are drawn below this: Inductor draws integers of 32 bits.
+_SEEDS = 2**31 - 1
+# What may stand around an attention and is gone with it, in-place sums of scores included.
+_WITHOUT_EFFECT = (
+    frozenset({"softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh", "masked_fill", "where", "getitem"})
+    | frozenset({"expand", "repeat_interleave", "transpose", "permute", "arange", "zeros", "full", "ones", "new_ones", "ones_like"})
+    | frozenset({"and_", "not", "le", "lt", "ge", "gt", "eq", "ne", "cumsum", "diff"})
+    | CASTS
+    | VIEWS
+    | PRODUCTS
+)
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What became of a graph's attentions: ``kept`` are (name of the softmax, why); ``notes`` say which masks stayed tensors."""
+
+    fused: int
+    kept: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+class _Masks(NamedTuple):
+    band: Band
+    keys: fx.Node | None
+    documents: tuple[fx.Node, fx.Node] | None
+    bias: fx.Node | None
+    uniform: bool
+
+
+def replace_attentions(module: fx.GraphModule) -> Replaced:
+    """Replace what can be; see the module's head."""
+    writer = _Writer(module.graph, {}, [])
+    fused, kept = 0, []
+    for softmax in [node for node in module.graph.nodes if is_attention(node)]:
+        try:
+            found = match(softmax)
+            writer.replace(found)
+            fused += 1
+        except NoMatch as reason:
+            kept.append((softmax.name, str(reason)))
+    if fused:
+        module.graph.lint()
+        module.recompile()
+    return Replaced(fused, tuple(kept), tuple(dict.fromkeys(writer.notes)))
+
+
+@dataclass
+class _Writer:
+    """Writes nodes before an attention's last product. ``made``: mask tensors of earlier attentions, by what they are made of."""
+
+    graph: fx.Graph
+    made: dict[tuple[object, ...], fx.Node]
+    notes: list[str]
+
+    def replace(self, found: Match) -> None:
+        """Write the operator and take the last product out; nothing is written where that fails."""
+        full = _full_sizes(found)
+        before = set(self.graph.nodes)
+        try:
+            with self.graph.inserting_before(found.last):
+                out = self._written(found, full)
+        except (NoMatch, AttentionError, NotProven) as reason:
+            for node in reversed([node for node in self.graph.nodes if node not in before]):
+                self.graph.erase_node(node)
+            self.made = {key: node for key, node in self.made.items() if node in before}
+            raise NoMatch(str(reason)) from reason
+        found.last.replace_all_uses_with(out)
+        _erase_unread(found.last)
+
+    def _written(self, found: Match, full: tuple[int, int, int, int]) -> fx.Node:
+        q, k, v = (self._operand(side, full) for side in (found.product.left, found.product.right, found.v))
+        dtype = torch.promote_types(*(_fake(node).dtype for node in (found.product.node, found.last)))
+        q, k, v = (self._cast(node, dtype) for node in (q, k, v))
+        masks = self._masks(found, full)
+        seed = None
+        if found.dropout:
+            device = _fake(q).device
+            seed = self.graph.call_function(torch.randint, (0, _SEEDS, ()), {"dtype": torch.int64, "device": device})
+            seed.meta["example_value"] = _fake(q).new_empty((), dtype=torch.int64)
+        tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
+        known = [None if node is None else _fake(node) for node in tensors]
+        flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
+        flags = flags._replace(implementation=fastest(ops.call_of(known, flags)))
+        both = self._call(torch.ops.graphckpt.attention.default, *tensors, *flags)
+        # The report names what is kept by the module it comes from.
+        for key in ("stack_trace", "nn_module_stack"):
+            if key in found.last.meta:
+                both.meta[key] = found.last.meta[key]
+        out = self._cast(self._call(operator.getitem, both, 0), _fake(found.last).dtype)
+        return out if shape(out) == shape(found.last) else self._method("reshape", out, shape(found.last))
+
+    def _operand(self, operand: Operand, full: tuple[int, int, int, int]) -> fx.Node:
+        node, steps = _simplified(operand)
+        for method, arguments in steps:
+            node = self._method(method, node, *arguments)
+        if len(shape(node)) == 3:
+            node = self._method("reshape", node, (*full[:2], *shape(node)[1:]))
+        node = _without_repeats(node)
+        if shape(node)[0] != full[0]:
+            node = self._method("expand", node, full[0], -1, -1, -1)
+        return node
+
+    def _masks(self, found: Match, full: tuple[int, int, int, int]) -> _Masks:
+        proven, biases, uniform = Proven(full), [], True
+        scores = _fake(found.product.node).dtype
+        for term in found.terms:
+            read = read_additive(self._at(term.node, term.shape, full), torch.finfo(scores).min)
+            uniform &= read.uniform
+            for at, is_true in read.conditions:
+                biases += self._proven(at, is_true, proven, scores)
+            for at in read.biases:
+                biases.append(at.node if term.factor == 1.0 else self._method("mul", at.node, term.factor))
+        for condition in found.conditions:
+            uniform &= condition.uniform
+            at = self._at(condition.node, condition.shape, full)
+            biases += self._proven(at, not condition.hides, proven, scores)
+        keys = [self._keys(part, full) for part in proven.keys]
+        documents = None
+        if proven.documents is not None:
+            documents = self._ids(proven.documents[0], "i", full), self._ids(proven.documents[1], "j", full)
+        return _Masks(_band(proven), self._joined("and", operator.and_, keys), documents, self._bias(biases), uniform)
+
+    def _at(self, node: fx.Node, where: tuple[int, ...], full: tuple[int, int, int, int]) -> At:
+        """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
+        own = shape(node)
+        if len(where) == 3 and len(own) == 3:
+            node = self._method("reshape", node, (*(full[:2] if own[0] != 1 else (1, 1)), *own[1:]))
+        return At(node, axes_of(node, full))
+
+    def _proven(self, at: At, is_true: bool, proven: Proven, scores: torch.dtype) -> list[fx.Node]:
+        """Take a condition into ``proven``; where that fails, a tensor to be added in its place."""
+        try:
+            read_condition(at, is_true, proven)
+        except NotProven as reason:
+            self.notes.append(f"a mask stays a tensor: {reason}")
+            least = torch.finfo(scores).min
+            sides = (0.0, least) if is_true else (least, 0.0)
+            condition = self._cast(at.node, torch.bool)
+            return [self._once(("hidden", at.node, is_true), lambda: self._filled(condition, *sides, scores))]
+        return []
+
+    def _filled(self, condition: fx.Node, where: float, elsewhere: float, dtype: torch.dtype) -> fx.Node:
+        whole = self._method("to", self._method("new_full", condition, (), elsewhere), dtype)
+        return self._method("masked_fill", whole, condition, where)
+
+    def _bias(self, biases: list[fx.Node]) -> fx.Node | None:
+        floating = [node if _fake(node).is_floating_point() else self._cast(node, torch.float32) for node in biases]
+        bias = self._joined("add", operator.add, floating)
+        while bias is not None and len(shape(bias)) < 4:
+            bias = self._method("unsqueeze", bias, 0)
+        return bias
+
+    def _joined(self, name: str, operation: Callable[..., object], nodes: list[fx.Node]) -> fx.Node | None:
+        if not nodes:
+            return None
+        total = nodes[0]
+        for node in nodes[1:]:
+            left = total
+            total = self._once((name, left, node), lambda left=left, node=node: self._call(operation, left, node))  # type: ignore[misc]
+        return total
+
+    def _keys(self, part: KeyPart, full: tuple[int, int, int, int]) -> fx.Node:
+        """Bool (B, K): the keys that may be attended to."""
+        allowed = self._cast(self._vector(part.at, "j", full), torch.bool)
+        return self._once(("not", allowed), lambda: self._method("logical_not", allowed)) if part.negated else allowed
+
+    def _ids(self, at: At, coordinate: str, full: tuple[int, int, int, int]) -> fx.Node:
+        """Integers (B, n): the documents that queries or keys are of."""
+        vector = self._vector(at, coordinate, full)
+        return vector if _fake(vector).dtype in INTEGERS else self._cast(vector, torch.int64)
+
+    def _vector(self, at: At, coordinate: str, full: tuple[int, int, int, int]) -> fx.Node:
+        """(B, n) of a tensor that depends on b and one more coordinate."""
+        count = full[COORDINATES.index(coordinate)]
+        own = (full[0] if "b" in at.axes else 1, count if coordinate in at.axes else 1)
+
+        def written() -> fx.Node:
+            node = at.node if shape(at.node) == own else self._method("reshape", at.node, own)
+            return node if own == (full[0], count) else self._method("expand", node, full[0], count)
+
+        return self._once(("vector", at, coordinate), written)
+
+    def _once(self, key: tuple[object, ...], write: Callable[[], fx.Node]) -> fx.Node:
+        if key not in self.made:
+            self.made[key] = write()
+        return self.made[key]
+
+    def _cast(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+        if _fake(node).dtype == dtype:
+            return node
+        return self._once(("cast", node, dtype), lambda: self._method("to", node, dtype))
+
+    def _call(self, function: Callable[..., object], *arguments: Any) -> fx.Node:
+        node = self.graph.call_function(function, arguments)
+        node.meta["example_value"] = function(*_values(arguments))
+        return node
+
+    def _method(self, method: str, *arguments: Any) -> fx.Node:
+        node = self.graph.call_method(method, arguments)
+        first, *rest = _values(arguments)
+        node.meta["example_value"] = getattr(first, method)(*rest)
+        return node
+
+
+def _values(arguments: Any) -> Any:
+    """Arguments of a call with fake tensors in the place of nodes."""
+    return fx.map_arg(arguments, lambda node: node.meta["example_value"])
+
+
+def _erase_unread(node: fx.Node) -> None:
+    """Erase a node and what only it read. Not for a general sweep to do: that takes a write to a buffer for something unread."""
+    stack = [node]
+    while stack:
+        current = stack.pop()
+        if current.users or name_of(current) not in _WITHOUT_EFFECT:
+            continue
+        stack.extend(current.all_input_nodes)
+        current.graph.erase_node(current)
+
+
+def _fake(node: fx.Node) -> torch.Tensor:
+    found = value(node)
+    if found is None:
+        raise NoMatch(f"{node.name} is no tensor")
+    return found
+
+
+def _full_sizes(found: Match) -> tuple[int, int, int, int]:
+    """(B, H, Q, K) of the scores; a product of 3 dimensions that is viewed in no other way has one head."""
+    own = shape(found.product.node)
+    batch, heads = found.leading or (own[:2] if len(own) == 4 else (own[0], 1))
+    if batch * heads != (own[0] * own[1] if len(own) == 4 else own[0]):
+        raise NoMatch("the scores are viewed in other batches and heads")
+    return batch, heads, own[-2], own[-1]
+
+
+def _simplified(operand: Operand) -> Operand:
+    """Without a transposition that undoes the one its node is."""
+    node, steps = operand
+    while steps and steps[0] == ("transpose", (-2, -1)) and name_of(node) == "transpose":
+        rank = len(shape(node))
+        dims = sorted(int(argument(node, place, name)) % rank for place, name in ((1, "dim0"), (2, "dim1")))
+        if dims != [rank - 2, rank - 1]:
+            break
+        node, steps = argument(node, 0), steps[1:]
+    return Operand(node, steps)
+
+
+def _without_repeats(node: fx.Node) -> fx.Node:
+    """The heads that were repeated (B, Hk, n, S, D), before they were: heads of keys are shared, not copied."""
+    (batch, heads, *rest), current = shape(node), node
+    while name_of(current) in CASTS and _fake(current).dtype == _fake(argument(current, 0)).dtype:
+        current = argument(current, 0)
+    if name_of(current) == "repeat_interleave" and argument(current, 2, "dim") in (1, -3):
+        return argument(current, 0) if isinstance(argument(current, 1, "repeats"), int) else node
+    if name_of(current) not in VIEWS:
+        return node
+    repeated = argument(current, 0)
+    while name_of(repeated) in CASTS:
+        repeated = argument(repeated, 0)
+    if name_of(repeated) != "expand" or len(shape(repeated)) != 5:
+        return node
+    once = argument(repeated, 0)
+    base = argument(once, 0) if name_of(once) in ("getitem", "unsqueeze") else once
+    key_heads = shape(base)[1] if len(shape(base)) == 4 else 0
+    wanted = (batch, key_heads, *rest)
+    fits = shape(base) == wanted and shape(once) == (batch, key_heads, 1, *rest)
+    return base if fits and shape(repeated) == (batch, key_heads, heads // key_heads, *rest) else node
+
+
+def _band(proven: Proven) -> Band:
+    """The bounds on j - i as a band around a diagonal."""
+    if proven.high is not None:
+        left = OPEN if proven.low is None else proven.high - proven.low
+        if left < OPEN or (left == OPEN and proven.low is not None):
+            raise NoMatch("a mask hides everything")
+        return Band(left, 0, proven.high)
+    return Band() if proven.low is None else Band(0, OPEN, proven.low)

@@ -1,0 +1,36 @@
+"""What the option ``attention`` asks for: fused where it can be, or everywhere, or not at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from graphckpt.config import Options
+from graphckpt.errors import AttentionError
+from graphckpt.rewrite.attention.replace import replace_attentions
+
+_logger = logging.getLogger("graphckpt")
+
+
+def fuse_attentions(module: fx.GraphModule, inputs: Sequence[object], options: Options) -> tuple[str, ...]:
+    """Replace the attentions of a training graph in place, and say what became of them; nothing for inference, or under "keep".
+
+    Raises:
+        AttentionError: one cannot be replaced, and ``attention="fused"``.
+    """
+    trains = any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs)
+    if options.attention == "keep" or not trains:
+        return ()
+    replaced = replace_attentions(module)
+    if replaced.kept and options.attention == "fused":
+        name, reason = replaced.kept[0]
+        raise AttentionError(name, 'a form that can be fused, for attention="fused" (or attention="auto")', reason)
+    count = replaced.fused + len(replaced.kept)
+    if not count:
+        return ()
+    notes = [f"{replaced.fused} of {count} attentions are fused", *replaced.notes]
+    notes += [f"attention of {name} is kept: {reason}" for name, reason in replaced.kept]
+    return tuple(notes)
