@@ -66,7 +66,7 @@ def forward(call: Attention) -> tuple[Tensor, Tensor]:
     return out, lse
 
 
-def backward(call: Attention, out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
+def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
     """All gradients, each in the type and shape of its tensor, contiguous."""
     dtype = call.accumulates_in
     total = Gradients(
@@ -78,12 +78,8 @@ def backward(call: Attention, out: Tensor, lse: Tensor, grad_out: Tensor, grad_l
     )
     k, v = _operand(call, call.k), _operand(call, call.v)
     for rows in tiles(call):
-        grad_rows = grad_out[:, :, rows].to(dtype)
-        # Of every score the softmax takes off the mean gradient of its row, and the row's own lse gives it some.
-        mean = (grad_rows * out[:, :, rows]).sum(-1, keepdim=True)
-        if grad_lse is not None:
-            mean -= grad_lse[:, :, rows, None]
-        _backward_tile(call, (k, v), tile_of(call, rows), lse[:, :, rows, None], grad_rows, mean, total)
+        grads = grad_out[:, :, rows].to(dtype), None if grad_lse is None else grad_lse[:, :, rows, None]
+        _backward_tile(call, (k, v), tile_of(call, rows), lse[:, :, rows, None], grads, total)
     k_grad, v_grad = total.k.to(call.k.dtype), total.v.to(call.v.dtype)
     bias = total.bias.to(call.bias.dtype) if total.bias is not None and call.bias is not None else None
     sinks = total.sinks.to(call.sinks.dtype) if total.sinks is not None and call.sinks is not None else None
@@ -91,16 +87,24 @@ def backward(call: Attention, out: Tensor, lse: Tensor, grad_out: Tensor, grad_l
 
 
 def _backward_tile(
-    call: Attention, kv: tuple[_Operand, _Operand], tile: Tile, lse: Tensor, grad_out: Tensor, mean: Tensor, total: Gradients
+    call: Attention,
+    kv: tuple[_Operand, _Operand],
+    tile: Tile,
+    lse: Tensor,
+    grads: tuple[Tensor, Tensor | None],
+    total: Gradients,
 ) -> None:
-    """Add what one tile gives to ``total``, and write its rows of q's gradient there."""
+    """Add what one tile gives to ``total``, and write its rows of q's gradient there. ``grads``: of out and of lse."""
+    grad_out, grad_lse = grads
     k, v = (operand.part(tile.keys) for operand in kv)
     scores = _scores(call, kv[0].numbers if kv[0].strange is None else call.k.to(call.accumulates_in), tile)
     known = lse.masked_fill(lse == -torch.inf, torch.inf)
     weights = scores.z.sub_(known).exp_()
-    sink = None if call.sinks is None else (_sinks(call) - known).exp_()
-    # Rounding of lse is a factor of the whole row, which then does not sum to one.
-    total_weight = weights.sum(-1, keepdim=True) if sink is None else weights.sum(-1, keepdim=True) + sink
+    sink = None if call.sinks is None else (_sinks(call).double() - known).exp_()
+    # Rounding of lse is a factor of the whole row, which then does not sum to one. What is summed over rows is in fp64.
+    total_weight = weights.sum(-1, keepdim=True, dtype=torch.float64)
+    if sink is not None:
+        total_weight += sink
     weights.div_(total_weight.masked_fill_(total_weight == 0, 1))
     keep = kept(call, tile)
     grad = _heads(call, _groups(call, grad_out) @ v.numbers.transpose(-1, -2))
@@ -110,7 +114,15 @@ def _backward_tile(
         grad.masked_fill_(strange, torch.nan)
     if keep is not None:
         grad.mul_(keep).div_(1.0 - call.dropout)
-    grad.sub_(mean).mul_(weights)
+    # Of every score the softmax takes off the mean gradient of its row, and the row's own lse gives it some. The mean from the
+    # weights, not from out: what is rounded there does not cancel against them.
+    grad.mul_(weights)
+    if k.strange is not None or v.strange is not None:
+        grad.masked_fill_(weights == 0, 0)
+    mean = grad.sum(-1, keepdim=True, dtype=torch.float64)
+    if grad_lse is not None:
+        mean -= grad_lse
+    grad.addcmul_(weights, mean.to(grad.dtype), value=-1)
     if k.strange is not None or v.strange is not None:
         grad.masked_fill_(weights == 0, 0)
     if keep is not None:
@@ -120,7 +132,7 @@ def _backward_tile(
     if total.bias is not None:
         _add_reduced(total.bias, grad, tile)
     if total.sinks is not None and sink is not None:
-        total.sinks.sub_((sink / total_weight * mean).sum((0, 2, 3), dtype=torch.float64))
+        total.sinks.sub_((sink / total_weight * mean).sum((0, 2, 3)))
     if scores.tanh is not None:
         grad.mul_(scores.tanh.square_().neg_().add_(1))
     grouped = _groups(call, grad.mul_(call.scale))

@@ -91,7 +91,7 @@ def attention_backward(
     call = call_of((q, k, v, bias, keys, q_documents, k_documents, sinks, seed), flags)
     check_like("the gradient of out", grad_out, tuple(out.shape))
     if implementation != "flash":
-        return _with_nothing(call, blocked.backward(call, out, lse, grad_out, grad_lse))
+        return _with_nothing(call, blocked.backward(call, lse, grad_out, grad_lse))
     if grad_lse is not None:
         raise AttentionError("implementation", "one with a gradient of lse, blocked", implementation)
     return _with_nothing(call, flash.backward(call, out, lse, grad_out))
