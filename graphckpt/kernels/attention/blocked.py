@@ -1,6 +1,6 @@
 """Attention in torch's own operations, tile by tile: some rows and all keys they may attend to. Any device, every meaning.
 
-Memory beside the results: `_COPIES` tensors of B * H * `ROWS` * K, in fp32 at least, and k and v in that type if they are not.
+Memory beside the results: a few tensors of B * H * `ROWS` * K, in fp32 at least, and k and v in that type if they are not.
 Forward is exact softmax a row, without rescaling; backward computes the weights again from ``lse`` (Dao et al., FlashAttention,
 arXiv 2205.14135, algorithm 4 without its inner loop). Deterministic: rows are summed in ascending order.
 

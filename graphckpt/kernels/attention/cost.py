@@ -1,4 +1,4 @@
-"""What a call costs before it runs: arithmetic, and bytes beside its results.
+"""What a call costs before it runs: arithmetic. What it holds beside its results is measured, as any kernel's is.
 
 Flops by the usual convention, a multiplication and an addition apart, of products alone and of pairs in the band alone: causal
 attention costs half. Masks that depend on data (padding, documents) are not known and cost as if all were attended to.
@@ -6,12 +6,7 @@ attention costs half. Masks that depend on data (padding, documents) are not kno
 
 from __future__ import annotations
 
-from graphckpt.kernels.attention.masks import ROWS
 from graphckpt.kernels.attention.meaning import Band, Sizes
-
-# Tensors of a tile that are alive at once at the worst moment, by the order of the calls in `blocked`.
-_FORWARD_COPIES = 2
-_BACKWARD_COPIES = 3
 
 
 def forward_flops(sizes: Sizes, band: Band) -> int:
@@ -26,8 +21,3 @@ def backward_flops(sizes: Sizes, band: Band) -> int:
 
 def _pairs(sizes: Sizes, band: Band) -> int:
     return sizes.batch * sizes.heads * band.pairs(sizes.rows, sizes.keys)
-
-
-def tile_bytes(sizes: Sizes, item_bytes: int) -> int:
-    """One tensor of scores of a tile that reads all keys. ``item_bytes``: of the type that scores are in."""
-    return sizes.batch * sizes.heads * min(ROWS, sizes.rows) * sizes.keys * item_bytes

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphckpt.compat.fake import is_operator
+
 _ALIASES = {
     "__matmul__": "matmul",
     "imul": "mul",
@@ -58,7 +60,7 @@ def name_of(node: object) -> str:
         name = str(node.target)
     elif node.op == "call_function":
         module = getattr(node.target, "__module__", None) or "torch"
-        if module.split(".")[0] not in _MODULES or isinstance(node.target, torch._ops.OpOverload):
+        if module.split(".")[0] not in _MODULES or is_operator(node.target):
             return ""
         name = getattr(node.target, "__name__", "")
     else:

@@ -11,7 +11,7 @@ Nothing here is a guess: what is not proven raises `NotProven`, and the mask sta
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import fx
@@ -27,6 +27,7 @@ from graphckpt.rewrite.attention.calls import (
     shape,
     value,
 )
+from graphckpt.rewrite.attention.constants import computed, is_constant
 
 COORDINATES = "bhij"
 # Constant masks are computed up to this many elements.
@@ -140,6 +141,10 @@ def source_of(at: At) -> At | None:
     if name == "expand":
         kept = axes[len(axes) - len(own) :]
         return At(source, tuple("" if size == 1 else axis for size, axis in zip(own, kept, strict=True)))
+    if name == "repeat":
+        times = node.args[1:]
+        once = len(times) == len(own) and all(n == 1 or size == 1 for n, size in zip(times, own, strict=True))
+        return At(source, tuple("" if size == 1 else axis for size, axis in zip(own, axes, strict=True))) if once else None
     if name == "unsqueeze":
         dim = int(argument(node, 1, "dim"))
         dim += len(axes) if dim < 0 else 0
@@ -195,7 +200,7 @@ def _compares(at: At, relation: str, proven: Proven) -> bool:
         ids.reverse()
     if not (ids[0].depends_on <= {"b", "i"} and ids[1].depends_on <= {"b", "j"} and ids[0].is_ordered and ids[1].is_ordered):
         return False
-    if all(_is_constant(side.node) for side in ids):
+    if all(is_constant(side.node) for side in ids):
         found = [computed(side.node) for side in ids]
         if all(bool((side == found[0].flatten()[0]).all()) for side in found):
             return True
@@ -290,7 +295,7 @@ def _looked_up(at: At, full: tuple[int, int, int, int]) -> At | None:
 
 def _read_leaf(at: At, is_true: bool, proven: Proven) -> None:
     found = _gathered(at, proven.sizes)
-    if _is_constant(found.node):
+    if is_constant(found.node):
         _read_constant(found, is_true, proven)
     elif found.depends_on <= {"b", "j"} and found.is_ordered:
         proven.keys.append(KeyPart(found, not is_true))
@@ -298,36 +303,20 @@ def _read_leaf(at: At, is_true: bool, proven: Proven) -> None:
         raise NotProven(f"{at.node.name} depends on {', '.join(sorted(found.depends_on)) or 'nothing'} in a way that is not known")
 
 
-def _is_constant(node: fx.Node) -> bool:
-    """Whether no input of the graph is in it."""
-    return all(source.op == "call_function" or source.op == "call_method" for source in _ancestors(node))
-
-
-def _ancestors(node: fx.Node) -> list[fx.Node]:
-    """The node and whatever it is computed from, sources first."""
-    order: dict[fx.Node, None] = {}
-    stack = [(node, False)]
-    while stack:
-        current, is_done = stack.pop()
-        if is_done:
-            order[current] = None
-        elif current not in order:
-            stack.append((current, True))
-            stack.extend((source, False) for source in current.all_input_nodes)
-    return list(order)
-
-
 def _read_constant(at: At, is_true: bool, proven: Proven) -> None:
     """Compute the mask, and compare all of it with the band that its first and last true pairs span."""
-    if not at.depends_on <= {"i", "j"} or torch.Size(shape(at.node)).numel() > _MOST_FOLDED:
-        raise NotProven("a constant mask differs from batch to batch, or is too large to be computed")
+    if torch.Size(shape(at.node)).numel() > _MOST_FOLDED or not at.is_ordered:
+        raise NotProven("a constant mask is too large to be computed")
     allowed = computed(at.node).bool()
     if not is_true:
         allowed = ~allowed
     if allowed.all():
         return
     rows, keys = proven.sizes[2:]
-    pairs = allowed.reshape(rows if "i" in at.axes else 1, keys if "j" in at.axes else 1).expand(rows, keys)
+    pairs = allowed.reshape(-1, rows if "i" in at.axes else 1, keys if "j" in at.axes else 1)
+    if not torch.equal(pairs, pairs[:1].expand_as(pairs)):
+        raise NotProven("a constant mask differs from batch to batch, or from head to head")
+    pairs = pairs[0].expand(rows, keys)
     ahead = torch.arange(keys)[None, :] - torch.arange(rows)[:, None]
     if not pairs.any():
         raise NotProven("a constant mask hides everything")
@@ -335,24 +324,6 @@ def _read_constant(at: At, is_true: bool, proven: Proven) -> None:
     if not torch.equal(pairs, (ahead >= low) & (ahead <= high)):
         raise NotProven("a constant mask is no band")
     proven.bound(low, high)
-
-
-def computed(node: fx.Node) -> torch.Tensor:
-    """The value of a node that depends on no input, on the CPU."""
-    values: dict[fx.Node, Any] = {}
-    for source in _ancestors(node):
-        arguments, options = fx.map_arg(cast(Any, (source.args, source.kwargs)), lambda n: values[n])
-        if "device" in options:
-            options = {**options, "device": torch.device("cpu")}
-        if source.op == "call_method":
-            first, *rest = arguments
-            kept = [torch.device("cpu") if isinstance(a, torch.device) else a for a in rest]
-            values[source] = getattr(first, str(source.target))(*kept, **options)
-        else:
-            values[source] = cast(Any, source.target)(*arguments, **options)
-    found = values[node]
-    assert isinstance(found, torch.Tensor)
-    return found
 
 
 class Additive(NamedTuple):

@@ -150,7 +150,7 @@ def _walk_up(node: object, reader: fx.Node, found: Scores) -> None:
         elif name in ("add", "sub"):
             node = _sum(node, found, readers)
         elif name in ("mul", "div"):
-            node = _factor(node, found)
+            node = _factor(node, found, readers)
         elif name == "tanh":
             raise NoMatch("a tanh that is not multiplied by a constant")
         elif name in ("masked_fill", "where"):
@@ -225,7 +225,7 @@ def _leads_to_product(node: object) -> bool:
     return False
 
 
-def _factor(node: fx.Node, found: Scores) -> object:
+def _factor(node: fx.Node, found: Scores, readers: set[fx.Node]) -> object:
     left, right = argument(node, 0), argument(node, 1)
     factor, scores = number(right), left
     if factor is None and name_of(node) == "mul":
@@ -240,6 +240,7 @@ def _factor(node: fx.Node, found: Scores) -> object:
         # c * tanh(s) is a softcap of c on c * s.
         found.softcap = factor
         found.scale *= factor
+        readers.add(scores)
         return argument(scores, 0)
     if found.softcap and name_of(scores) == "tanh":
         raise NoMatch("the scores go through tanh twice")

@@ -132,7 +132,9 @@ class _Writer:
             node = self._method(method, node, *arguments)
         if len(shape(node)) == 3:
             node = self._method("reshape", node, (*full[:2], *shape(node)[1:]))
-        node = _without_repeats(node)
+        once = _before_repeats(node)
+        if once is not None:
+            node = self._method("squeeze", once, 2) if len(shape(once)) == 5 else once
         if shape(node)[0] != full[0]:
             node = self._method("expand", node, full[0], -1, -1, -1)
         return node
@@ -177,7 +179,8 @@ class _Writer:
         return []
 
     def _filled(self, condition: fx.Node, where: float, elsewhere: float, dtype: torch.dtype) -> fx.Node:
-        whole = self._method("to", self._method("new_full", condition, (), elsewhere), dtype)
+        # Of a bool tensor the new one would be bool, without its type.
+        whole = self._method("new_full", condition, (), elsewhere, dtype=dtype)
         return self._method("masked_fill", whole, condition, where)
 
     def _bias(self, biases: list[fx.Node]) -> fx.Node | None:
@@ -232,10 +235,10 @@ class _Writer:
         node.meta["example_value"] = function(*_values(arguments))
         return node
 
-    def _method(self, method: str, *arguments: Any) -> fx.Node:
-        node = self.graph.call_method(method, arguments)
+    def _method(self, method: str, *arguments: Any, **options: Any) -> fx.Node:
+        node = self.graph.call_method(method, arguments, options)
         first, *rest = _values(arguments)
-        node.meta["example_value"] = getattr(first, method)(*rest)
+        node.meta["example_value"] = getattr(first, method)(*rest, **options)
         return node
 
 
@@ -246,11 +249,12 @@ def _values(arguments: Any) -> Any:
 
 def _erase_unread(node: fx.Node) -> None:
     """Erase a node and what only it read. Not for a general sweep to do: that takes a write to a buffer for something unread."""
-    stack = [node]
+    stack, gone = [node], set[fx.Node]()
     while stack:
         current = stack.pop()
-        if current.users or name_of(current) not in _WITHOUT_EFFECT:
+        if current in gone or current.users or name_of(current) not in _WITHOUT_EFFECT:
             continue
+        gone.add(current)
         stack.extend(current.all_input_nodes)
         current.graph.erase_node(current)
 
@@ -283,26 +287,26 @@ def _simplified(operand: Operand) -> Operand:
     return Operand(node, steps)
 
 
-def _without_repeats(node: fx.Node) -> fx.Node:
-    """The heads that were repeated (B, Hk, n, S, D), before they were: heads of keys are shared, not copied."""
-    (batch, heads, *rest), current = shape(node), node
-    while name_of(current) in CASTS and _fake(current).dtype == _fake(argument(current, 0)).dtype:
-        current = argument(current, 0)
-    if name_of(current) == "repeat_interleave" and argument(current, 2, "dim") in (1, -3):
-        return argument(current, 0) if isinstance(argument(current, 1, "repeats"), int) else node
-    if name_of(current) not in VIEWS:
-        return node
-    repeated = argument(current, 0)
+def _before_repeats(node: fx.Node) -> fx.Node | None:
+    """The heads of (B, H, S, D) before each was repeated, as (B, Hk, S, D) or (B, Hk, 1, S, D): heads of keys are shared."""
+    batch, heads, *rest = shape(node)
+    while name_of(node) in CASTS and _fake(node).dtype == _fake(argument(node, 0)).dtype:
+        node = argument(node, 0)
+    if name_of(node) == "repeat_interleave" and argument(node, 2, "dim") in (1, -3):
+        return argument(node, 0) if isinstance(argument(node, 1, "repeats"), int) else None
+    if name_of(node) not in VIEWS:
+        return None
+    repeated = argument(node, 0)
     while name_of(repeated) in CASTS:
         repeated = argument(repeated, 0)
     if name_of(repeated) != "expand" or len(shape(repeated)) != 5:
-        return node
+        return None
     once = argument(repeated, 0)
+    key_heads = shape(once)[1] if len(shape(once)) == 5 else 0
+    if shape(once) != (batch, key_heads, 1, *rest) or shape(repeated) != (batch, key_heads, heads // key_heads, *rest):
+        return None
     base = argument(once, 0) if name_of(once) in ("getitem", "unsqueeze") else once
-    key_heads = shape(base)[1] if len(shape(base)) == 4 else 0
-    wanted = (batch, key_heads, *rest)
-    fits = shape(base) == wanted and shape(once) == (batch, key_heads, 1, *rest)
-    return base if fits and shape(repeated) == (batch, key_heads, heads // key_heads, *rest) else node
+    return base if shape(base) == (batch, key_heads, *rest) else once
 
 
 def _band(proven: Proven) -> Band:

@@ -1,0 +1,45 @@
+"""Values of a graph that depend on none of its inputs: known before it runs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+
+def is_constant(node: fx.Node) -> bool:
+    """Whether no input of the graph is in it."""
+    return all(source.op == "call_function" or source.op == "call_method" for source in _ancestors(node))
+
+
+def _ancestors(node: fx.Node) -> list[fx.Node]:
+    """The node and whatever it is computed from, sources first."""
+    order: dict[fx.Node, None] = {}
+    stack = [(node, False)]
+    while stack:
+        current, is_done = stack.pop()
+        if is_done:
+            order[current] = None
+        elif current not in order:
+            stack.append((current, True))
+            stack.extend((source, False) for source in current.all_input_nodes)
+    return list(order)
+
+
+def computed(node: fx.Node) -> torch.Tensor:
+    """The value of a node that depends on no input, on the CPU."""
+    values: dict[fx.Node, Any] = {}
+    for source in _ancestors(node):
+        arguments, options = fx.map_arg(cast(Any, (source.args, source.kwargs)), lambda n: values[n])
+        if "device" in options:
+            options = {**options, "device": torch.device("cpu")}
+        if source.op == "call_method":
+            first, *rest = arguments
+            kept = [torch.device("cpu") if isinstance(a, torch.device) else a for a in rest]
+            values[source] = getattr(first, str(source.target))(*kept, **options)
+        else:
+            values[source] = cast(Any, source.target)(*arguments, **options)
+    found = values[node]
+    assert isinstance(found, torch.Tensor)
+    return found

@@ -1,0 +1,97 @@
+"""The option ``attention``: what it does to a graph, what it says, and a model trained with it inside a budget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import graphckpt
+from graphckpt.config import Options
+from graphckpt.errors import AttentionError
+from graphckpt.session.attention import fuse_attentions
+from tests.rewrite.attention import variants
+from tests.rewrite.attention.variants import tensors_for
+
+
+def graph_of(way: variants.Way, *, trains: bool = True) -> tuple[fx.GraphModule, Sequence[Tensor]]:
+    seen: list[tuple[fx.GraphModule, Sequence[Tensor]]] = []
+
+    def backend(module: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
+        seen.append((module, list(inputs)))
+        return module
+
+    tensors = {name: tensor if trains else tensor.detach() for name, tensor in tensors_for(way).items()}
+    torch._dynamo.reset()
+    torch.compile(way, backend=backend, fullgraph=True)(**tensors)
+    return seen[0]
+
+
+def test_what_is_fused_is_said() -> None:
+    assert fuse_attentions(*graph_of(variants.scaled_after), Options(attention="auto")) == ("1 of 1 attentions are fused",)
+
+
+def test_what_is_kept_is_said_with_the_reason() -> None:
+    notes = fuse_attentions(*graph_of(variants.weights_returned), Options(attention="auto"))
+    assert notes[0] == "0 of 1 attentions are fused"
+    assert "is kept: the weights are used elsewhere too" in notes[1]
+
+
+def test_fused_means_all() -> None:
+    with pytest.raises(AttentionError, match=r'attention="fused".*used elsewhere'):
+        fuse_attentions(*graph_of(variants.weights_returned), Options(attention="fused"))
+    assert fuse_attentions(*graph_of(variants.einsum), Options(attention="fused"))
+
+
+@pytest.mark.parametrize(("trains", "attention"), [(False, "auto"), (True, "keep")])
+def test_inference_and_keep_leave_the_graph_as_it_is(trains: bool, attention: str) -> None:
+    module, inputs = graph_of(variants.scaled_after, trains=trains)
+    before = module.code
+    assert fuse_attentions(module, inputs, Options(attention=attention)) == ()  # type: ignore[arg-type]
+    assert module.code == before
+
+
+class Model(nn.Module):
+    """Two residual layers of causal attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(32, 96) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            q, k, v = layer(x).view(2, 96, 3, 4, 8).permute(2, 0, 3, 1, 4)
+            scores = (q @ k.transpose(-2, -1)) * 0.3
+            places = torch.arange(96)
+            hidden = places[None, :] > places[:, None]
+            weights = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(-1)
+            x = x + (weights @ v).transpose(1, 2).reshape(2, 96, 32).tanh()
+        return x.square().mean()
+
+
+@pytest.mark.usefixtures("compiled_anew")
+@pytest.mark.parametrize("budget", ["100MB", "90%"])
+@pytest.mark.parametrize("inner", ["inductor", "eager"])
+def test_a_model_trains_inside_a_budget_without_its_scores(budget: str, inner: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Unfused, one tensor of scores is 2 * 4 * 96 * 96 * 4 bytes; fused, nothing of that size is saved. Gradients are the same."""
+    x = torch.randn(2, 96, 32, requires_grad=True)
+    plain = Model()
+    plain(x).backward()
+    model = Model()
+    torch._dynamo.reset()
+    options = {"attention": "fused", "activation_budget": budget, "inner": inner}
+    known = len(graphckpt.reports())
+    with caplog.at_level(logging.INFO, logger="graphckpt"):
+        torch.compile(model, backend="graphckpt", options=options)(x.detach().requires_grad_()).backward()
+    for mine, exact in zip(model.parameters(), plain.parameters(), strict=True):
+        assert mine.grad is not None and exact.grad is not None
+        assert (mine.grad - exact.grad).norm() <= 2e-6 * exact.grad.norm()
+    record = graphckpt.reports()[known]
+    assert "2 of 2 attentions are fused" in record.notes
+    assert "2 of 2 attentions are fused" in caplog.text
+    assert not [tensor for tensor in record.saved if tensor.size_bytes >= 2 * 4 * 96 * 96 * 4]
+    assert not [note for note in record.notes if "unmeasured" in note]
