@@ -55,7 +55,7 @@ class ConfigError(ValueError):
 class ModelConfig:
     """One model and the shape of its batch. `sequence` means nothing to image models, nor `layers` and `width` to ResNet-50.
 
-    `width`: of the residual stream, shared by `HEADS` heads; the rest of a layer grows with it. The large Llama has its own.
+    `width`: of the residual stream, shared by `heads`; the rest of a layer grows with it. The large Llama has its own of both.
     """
 
     family: Family
@@ -67,16 +67,17 @@ class ModelConfig:
     batch: int = 4
     sequence: int = 256
     width: int = 256
+    heads: int = HEADS
 
     def __post_init__(self) -> None:
         if self.attention not in ("eager", "sdpa"):
             raise ConfigError(f"attention: wanted eager or sdpa, got {self.attention!r}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: wanted one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.family is Family.LLAMA_LARGE and self.width != ModelConfig.width:
-            raise ConfigError(f"width: {self.family} has its own, got {self.width}; leave it out")
-        if self.width % HEADS:
-            raise ConfigError(f"width: wanted a multiple of {HEADS}, the number of heads, got {self.width}")
+        if self.family is Family.LLAMA_LARGE and (self.width, self.heads) != (ModelConfig.width, HEADS):
+            raise ConfigError(f"width: {self.family} has its own, got {self.width} and {self.heads} heads; leave them out")
+        if self.heads < 1 or self.width % self.heads:
+            raise ConfigError(f"width: wanted a multiple of {self.heads}, the number of heads, got {self.width}")
         if self.family is Family.RESNET and self.dropout:
             raise ConfigError(f"dropout: ResNet-50 has none, got {self.dropout}; leave it 0")
 
@@ -152,7 +153,7 @@ def _gpt2(config: ModelConfig) -> Choice:
     settings = transformers.GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=config.width,
-        n_head=HEADS,
+        n_head=config.heads,
         n_layer=config.layers,
         n_positions=4096,
         bos_token_id=0,
@@ -171,7 +172,7 @@ def _llama(config: ModelConfig) -> Choice:
         vocab_size=VOCABULARY,
         hidden_size=config.width,
         intermediate_size=3 * config.width,
-        num_attention_heads=HEADS,
+        num_attention_heads=config.heads,
         num_key_value_heads=2,
         num_hidden_layers=config.layers,
         attention_dropout=config.dropout,
@@ -202,7 +203,7 @@ def _bert(config: ModelConfig) -> Choice:
         vocab_size=VOCABULARY,
         hidden_size=config.width,
         num_hidden_layers=config.layers,
-        num_attention_heads=HEADS,
+        num_attention_heads=config.heads,
         intermediate_size=4 * config.width,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
@@ -216,10 +217,10 @@ def _t5(config: ModelConfig) -> Choice:
     settings = transformers.T5Config(
         vocab_size=VOCABULARY,
         d_model=config.width,
-        d_kv=config.width // HEADS,
+        d_kv=config.width // config.heads,
         d_ff=4 * config.width,
         num_layers=config.layers,
-        num_heads=HEADS,
+        num_heads=config.heads,
         dropout_rate=config.dropout,
         use_cache=False,
         **_beyond_declared(config, decoder_start_token_id=0),
@@ -231,7 +232,7 @@ def _vit(config: ModelConfig) -> Choice:
     settings = transformers.ViTConfig(
         hidden_size=config.width,
         num_hidden_layers=config.layers,
-        num_attention_heads=HEADS,
+        num_attention_heads=config.heads,
         intermediate_size=4 * config.width,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,

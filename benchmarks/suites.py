@@ -21,6 +21,8 @@ from benchmarks.ways import COMPILE, HF_CKPT, KNOBS, SMALLEST, UNBUDGETED, Way, 
 
 BUDGET_COUNT = 8
 RANDOM_ROWS = 100
+# A prime, unlike every other size.
+LONG = 2039
 FRONTIER_FRACTIONS = (0.25, 0.5, 0.75)
 
 SQRT = ours(policy="sqrt")
@@ -193,6 +195,15 @@ def random_rows(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
     return [RowSpec(replace(config, device=scope.device), way, Measurement.SPOT) for config, way in drawn]
 
 
+def attention(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """What fusing attention is worth: a long Llama of 8 heads, without a budget and as small as it gets. Scope chooses the device."""
+    del rows
+    llama = replace(default_config(Family.LLAMA), device=scope.device)
+    config = replace(llama, layers=4, batch=1, sequence=LONG, width=512, heads=8)
+    ways = (COMPILE, ours(attention="auto"), HF_CKPT, SMALLEST, ours(attention="auto", policy="smallest"))
+    return [RowSpec(config, way) for way in ways]
+
+
 SUITES: dict[str, Suite] = {
     "peers": peers,
     "curve": curve,
@@ -203,4 +214,5 @@ SUITES: dict[str, Suite] = {
     "unbudgeted": unbudgeted,
     "compile_time": compile_time,
     "random": random_rows,
+    "attention": attention,
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graphckpt.kernels.attention.dropout import kept
 from graphckpt.kernels.attention.masks import Tile, tile_of, tiles
-from graphckpt.kernels.attention.meaning import Attention, Gradients
+from graphckpt.kernels.attention.meaning import Attention, Gradients, empty_heads_last
 
 
 class _Operand(NamedTuple):
@@ -44,9 +44,9 @@ class _Scores(NamedTuple):
 
 
 def forward(call: Attention) -> tuple[Tensor, Tensor]:
-    """``out`` (B, H, Q, Dv), contiguous, in the type of q, and ``lse`` (B, H, Q)."""
+    """``out`` (B, H, Q, Dv), heads last in memory, in the type of q, and ``lse`` (B, H, Q)."""
     sizes = call.sizes
-    out = call.q.new_empty(sizes.batch, sizes.heads, sizes.rows, sizes.value_width)
+    out = empty_heads_last(call.q, (sizes.batch, sizes.heads, sizes.rows, sizes.value_width))
     lse = call.q.new_empty(sizes.batch, sizes.heads, sizes.rows, dtype=call.accumulates_in)
     k, v = call.k.to(call.accumulates_in), _operand(call, call.v)
     for rows in tiles(call):
@@ -67,12 +67,12 @@ def forward(call: Attention) -> tuple[Tensor, Tensor]:
 
 
 def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-    """All gradients, each in the type and shape of its tensor, contiguous."""
+    """All gradients, each in the type and shape of its tensor; those of q, k and v with heads last in memory."""
     dtype = call.accumulates_in
     total = Gradients(
-        torch.empty_like(call.q, memory_format=torch.contiguous_format),
-        torch.zeros(call.k.shape, dtype=dtype, device=call.k.device),
-        torch.zeros(call.v.shape, dtype=dtype, device=call.v.device),
+        empty_heads_last(call.q, call.q.shape),
+        empty_heads_last(call.k, call.k.shape, dtype).zero_(),
+        empty_heads_last(call.v, call.v.shape, dtype).zero_(),
         None if call.bias is None else torch.zeros(call.bias.shape, dtype=dtype, device=call.q.device),
         None if call.sinks is None else torch.zeros(call.sinks.shape, dtype=torch.float64, device=call.q.device),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphckpt.kernels.attention.meaning import OPEN, Attention, Band, Gradients
+from graphckpt.kernels.attention.meaning import OPEN, Attention, Band, Gradients, heads_last
 
 CAUSAL = Band(left=OPEN, right=0, offset=0)
 
@@ -35,11 +35,11 @@ def why_not(call: Attention) -> str:
 
 
 def forward(call: Attention) -> tuple[Tensor, Tensor]:
-    """``out`` (B, H, Q, D), contiguous, and ``lse`` (B, H, Q) in fp32 at least."""
+    """``out`` (B, H, Q, D), heads last in memory, and ``lse`` (B, H, Q) in fp32 at least."""
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         call.q, call.k, call.v, 0.0, call.band == CAUSAL, scale=call.scale
     )
-    return out.contiguous(), lse.contiguous()
+    return heads_last(out), lse.contiguous()
 
 
 def backward(call: Attention, out: Tensor, lse: Tensor, grad_out: Tensor) -> Gradients:
@@ -47,4 +47,4 @@ def backward(call: Attention, out: Tensor, lse: Tensor, grad_out: Tensor) -> Gra
     q, k, v = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad_out, call.q, call.k, call.v, out, lse, 0.0, call.band == CAUSAL, scale=call.scale
     )
-    return Gradients(q.contiguous(), k.contiguous(), v.contiguous(), None, None)
+    return Gradients(heads_last(q), heads_last(k), heads_last(v), None, None)

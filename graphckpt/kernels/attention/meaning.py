@@ -116,3 +116,14 @@ class Gradients(NamedTuple):
     v: Tensor
     bias: Tensor | None
     sinks: Tensor | None
+
+
+def heads_last(tensor: Tensor) -> Tensor:
+    """(B, H, n, D) laid out as (B, n, H, D) in memory, which is how projections read and write it; no copy if it is already."""
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def empty_heads_last(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    """An empty (B, H, n, D) on the device of ``like``, laid out as `heads_last`."""
+    batch, heads, length, width = shape
+    return like.new_empty((batch, length, heads, width), dtype=dtype or like.dtype).transpose(1, 2)

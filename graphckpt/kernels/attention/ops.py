@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import blocked, cost, flash
-from graphckpt.kernels.attention.meaning import Attention, Band, Gradients, Sizes
+from graphckpt.kernels.attention.meaning import Attention, Band, Gradients, Sizes, empty_heads_last
 from graphckpt.kernels.attention.validation import check, check_like
 
 IMPLEMENTATIONS = ("blocked", "flash")
@@ -120,7 +120,7 @@ def _with_nothing(call: Attention, gradients: Gradients) -> tuple[Tensor, Tensor
 def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     call = call_of((q, k, v, *rest[:6]), Flags(*rest[6:]))
     sizes = call.sizes
-    out = q.new_empty(sizes.batch, sizes.heads, sizes.rows, sizes.value_width)
+    out = empty_heads_last(q, (sizes.batch, sizes.heads, sizes.rows, sizes.value_width))
     return out, q.new_empty(sizes.batch, sizes.heads, sizes.rows, dtype=call.accumulates_in)
 
 
@@ -130,7 +130,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     call = call_of((q, k, v, *rest[:6]), Flags(*rest[6:]))
     bias, sinks = (None if tensor is None else tensor.new_empty(tensor.shape) for tensor in (call.bias, call.sinks))
-    return _with_nothing(call, Gradients(q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), bias, sinks))
+    empty = [empty_heads_last(tensor, tensor.shape) for tensor in (q, k, v)]
+    return _with_nothing(call, Gradients(empty[0], empty[1], empty[2], bias, sinks))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -124,7 +124,10 @@ class _Writer:
             if key in found.last.meta:
                 both.meta[key] = found.last.meta[key]
         out = self._cast(self._call(operator.getitem, both, 0), _fake(found.last).dtype)
-        return out if shape(out) == shape(found.last) else self._method("reshape", out, shape(found.last))
+        if shape(out) != shape(found.last):
+            return self._method("reshape", out, shape(found.last))
+        # Heads lie last in memory, as the projection behind it wants them; whoever does not look there sees them as they were.
+        return out if all(_moves_heads_last(user) for user in found.last.users) else self._method("contiguous", out)
 
     def _operand(self, operand: Operand, full: tuple[int, int, int, int]) -> fx.Node:
         node, steps = _simplified(operand)
@@ -245,6 +248,14 @@ class _Writer:
 def _values(arguments: Any) -> Any:
     """Arguments of a call with fake tensors in the place of nodes."""
     return fx.map_arg(arguments, lambda node: node.meta["example_value"])
+
+
+def _moves_heads_last(node: fx.Node) -> bool:
+    """Whether this is the view of (B, H, n, D) as (B, n, H, D)."""
+    if name_of(node) == "transpose":
+        return {argument(node, 1, "dim0"), argument(node, 2, "dim1")} == {1, 2}
+    dims = node.args[1:] if len(node.args) != 2 else argument(node, 1)
+    return name_of(node) == "permute" and tuple(dims) == (0, 2, 1, 3)
 
 
 def _erase_unread(node: fx.Node) -> None:

@@ -143,6 +143,18 @@ def test_dropout_keeps_its_distribution() -> None:
     assert not torch.equal(first, second)
 
 
+def test_out_lies_as_its_reader_wants_it() -> None:
+    """Heads last in memory for whoever moves them there, so that the projection reads it as it is; else as a product gives it."""
+
+    def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return variants.scaled_after(q, k, v).transpose(1, 2)
+
+    tensors = tensors_for(variants.scaled_after)
+    assert replaced(way, tensors)[2](**tensors).is_contiguous()
+    assert replaced(variants.scaled_after, tensors)[2](**tensors).is_contiguous()
+    assert "contiguous" not in {node.target for node in replaced(way, tensors)[0].graph.nodes}
+
+
 def test_layers_share_what_is_made_of_one_mask() -> None:
     def way(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
         first = variants.additive_bool(q, k, v, keys)
