@@ -196,7 +196,7 @@ def random_rows(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
 
 
 def attention(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
-    """What fusing attention is worth: a long Llama of 8 heads, without a budget and as small as it gets. Scope chooses the device."""
+    """What fusing attention is worth: a long Llama of 8 heads, without a budget and as small as it gets. Of a scope, its device."""
     del rows
     llama = replace(default_config(Family.LLAMA), device=scope.device)
     config = replace(llama, layers=4, batch=1, sequence=LONG, width=512, heads=8)
