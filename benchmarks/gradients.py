@@ -28,7 +28,7 @@ from benchmarks.ways import Way, prepare, without_budget
 
 MASK_SEED = 7
 DIRECTION_SEED = 11
-DIFFERENCE_STEP = 1e-3
+DIFFERENCE_STEP = 1e-5
 KINKED_STEP = 1e-7
 KINKED = (Family.T5, Family.RESNET)
 RATIO_BARS = {"fp32": 1e-5, "fp64": 1e-9}

@@ -31,11 +31,11 @@ class Model(nn.Module):
 
 
 class Kinked(nn.Module):
-    """The sum of ReLUs, each of them bent 1e-5 from where it is."""
+    """The sum of ReLUs, each of them bent 1e-6 from where it is."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.places = nn.Parameter(torch.full((4,), 1e-5, dtype=torch.float64))
+        self.places = nn.Parameter(torch.full((4,), 1e-6, dtype=torch.float64))
 
     def forward(self, inputs: torch.Tensor) -> Output:
         return Output((self.places.relu() * inputs).sum())
@@ -65,7 +65,7 @@ def test_true_gradients_agree_with_the_loss() -> None:
 
 
 def test_a_step_that_crosses_no_kink_shows_the_gradient() -> None:
-    """Beyond 1e-5 on one side each sum is flat, so that the larger step finds half of its slope."""
+    """Beyond 1e-6 on one side each sum is flat, so that the larger step finds half of its slope."""
     model, batch = Kinked(), {"inputs": torch.arange(1, 5, dtype=torch.float64)}
     gradients = (batch["inputs"],)
     model(**batch).loss.backward()
