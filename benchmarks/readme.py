@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import extra
+from benchmarks import attention_report, extra
 from benchmarks.record import Measurement, RowRecord, read_rows
 from benchmarks.summary import render_models, render_spots
 from graphckpt.config import render_table
@@ -32,7 +32,7 @@ def main() -> int:
 
 def filled(text: str) -> str:
     """``text`` with its generated parts as they should be."""
-    parts = {"options": render_table(), "figures": figures(), "extra": extra_times()}
+    parts = {"options": render_table(), "figures": figures(), "extra": extra_times(), "attention": attention()}
     for name, content in parts.items():
         text = _between(text, name, content)
     return text
@@ -46,6 +46,11 @@ def figures(folder: Path = ROWS) -> str:
 def extra_times(folder: Path = ROWS) -> str:
     """The tables of extra times for each file of rows that has ours at a peer's peak."""
     return _each_file(folder, lambda name, rows: f"`{name}`:\n\n{extra.render(rows)}" if extra.has_matches(rows) else "")
+
+
+def attention(folder: Path = ROWS / "attention") -> str:
+    """Which models' attentions are fused, and what that is worth."""
+    return attention_report.report(folder)
 
 
 def _figures(name: str, rows: list[RowRecord]) -> str:
