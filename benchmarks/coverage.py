@@ -24,10 +24,12 @@ from typing import Any
 
 import torch
 import torch._dynamo
+import torch._functorch.config
 import torch._inductor.config
 from torch import fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
+from torch._functorch.aot_autograd import make_boxed_func
 from torch._functorch.partitioners import default_partition
 from torch._inductor.compile_fx import compile_fx
 
@@ -104,7 +106,12 @@ def _capturing(joint: list[fx.GraphModule]) -> Callable[..., Any]:
         joint.append(module)
         return default_partition(module, inputs, **options)
 
-    return aot_autograd(fw_compiler=lambda module, _: module, bw_compiler=lambda module, _: module, partition_fn=partition)
+    return aot_autograd(fw_compiler=_as_it_is, bw_compiler=_as_it_is, partition_fn=partition)
+
+
+def _as_it_is(module: fx.GraphModule, inputs: Any) -> Any:
+    del inputs
+    return make_boxed_func(module)
 
 
 def _train(built: Built, backend: Callable[..., Any]) -> None:
@@ -146,7 +153,8 @@ def _by_inductor(built: Built) -> int:
         return compile_fx(module, inputs, inner_compile=lambda inner, *_, **__: inner)
 
     counters.clear()
-    with torch._inductor.config.patch(force_disable_caches=True):
+    # A cached graph is not matched again.
+    with torch._inductor.config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
         _train(built, backend)
     return counters["inductor"]["fuse_attention"] // 2
 
