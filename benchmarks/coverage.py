@@ -150,7 +150,7 @@ def _by_inductor(built: Built) -> int:
     """Attentions that Inductor's own patterns fuse in this training graph."""
 
     def backend(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Any:
-        return compile_fx(module, inputs, inner_compile=lambda inner, *_, **__: inner)
+        return compile_fx(module, inputs, inner_compile=lambda inner, *_, **__: make_boxed_func(inner))
 
     counters.clear()
     # A cached graph is not matched again.
