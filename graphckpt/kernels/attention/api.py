@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import flash, ops
-from graphckpt.kernels.attention.meaning import OPEN, Attention, Band
+from graphckpt.kernels.attention.meaning import OPEN, PASSES, Attention, Band
 from graphckpt.kernels.attention.validation import check
 
 
@@ -26,7 +26,7 @@ def attend(
     softcap: float = 0.0,
     dropout: float = 0.0,
     seed: Tensor | None = None,
-    uniform: bool = True,
+    uniform: int = PASSES,
     implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of q (B, H, Q, D) over k (B, Hk, K, D) and v (B, Hk, K, Dv); `graphckpt.kernels.attention.meaning` says what it is.
@@ -70,7 +70,7 @@ def attend(
 
 def run(call: Attention, implementation: str) -> tuple[Tensor, Tensor]:
     """One call by one implementation, differentiable."""
-    flags = ops.Flags(call.scale, *call.band, call.softcap, call.dropout, call.uniform, implementation)
+    flags = ops.Flags(call.scale, *call.band, call.softcap, call.dropout, int(call.uniform), implementation)
     tensors = (call.q, call.k, call.v, call.bias, call.keys, call.q_documents, call.k_documents, call.sinks, call.seed)
     return torch.ops.graphckpt.attention(*tensors, *flags)
 

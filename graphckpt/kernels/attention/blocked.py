@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graphckpt.kernels.attention.dropout import kept
 from graphckpt.kernels.attention.masks import Tile, tile_of, tiles
-from graphckpt.kernels.attention.meaning import Attention, Gradients, empty_heads_last
+from graphckpt.kernels.attention.meaning import STOPS, Attention, Gradients, empty_heads_last
 
 
 class _Operand(NamedTuple):
@@ -125,6 +125,8 @@ def _backward_tile(
     grad.addcmul_(weights, mean.to(grad.dtype), value=-1)
     if k.strange is not None or v.strange is not None:
         grad.masked_fill_(weights == 0, 0)
+    if tile.empty is not None and call.spreads_evenly and call.uniform == STOPS:
+        grad.masked_fill_(tile.empty, 0)
     if keep is not None:
         weights.mul_(keep).div_(1.0 - call.dropout)
     total.v[:, :, tile.keys] += _groups(call, weights).transpose(-1, -2) @ _groups(call, grad_out)

@@ -10,9 +10,10 @@ With B batches, H heads, Hk heads of keys (H a multiple of Hk: head h reads keys
 
 i may attend to j if j lies in the band around i, keys[b,j] holds and both are of one document. ``keep`` is drawn from the seed.
 
-A row that may attend to nothing: where it is ``uniform`` and there are no sinks, all K keys weigh alike, masked ones too, which is
-what adding the most negative number to every score gives; its lse is log K, and gradients pass through its scores as through
-others. Else out is 0, lse -inf (the sink's logit where there are sinks), and nothing gets a gradient from it.
+A row that may attend to nothing: where it is ``uniform`` (`PASSES` or `STOPS`) and there are no sinks, all K keys weigh alike,
+masked ones too; its lse is log K. That is what eager gives that adds the most negative number to hidden scores, where gradients
+pass through the scores (`PASSES`), or puts it in their place, where they do not (`STOPS`). Else (`NOTHING`) out is 0, lse -inf (the
+sink's logit where there are sinks), and nothing gets a gradient from it.
 
 Arithmetic is in fp32 for half-precision tensors and in the tensors' own type for fp32 and fp64.
 """
@@ -26,6 +27,8 @@ from torch import Tensor
 
 # A side of a band that is open.
 OPEN = -1
+# What a row gives that may attend to nothing.
+NOTHING, PASSES, STOPS = 0, 1, 2
 
 
 class Band(NamedTuple):
@@ -72,7 +75,7 @@ class Attention(NamedTuple):
     band: Band = Band()
     softcap: float = 0.0
     dropout: float = 0.0
-    uniform: bool = True
+    uniform: int = PASSES
 
     @property
     def sizes(self) -> Sizes:
@@ -83,7 +86,7 @@ class Attention(NamedTuple):
     @property
     def spreads_evenly(self) -> bool:
         """Whether a row that may attend to nothing attends to everything."""
-        return self.uniform and self.sinks is None
+        return self.uniform != NOTHING and self.sinks is None
 
     @property
     def accumulates_in(self) -> torch.dtype:

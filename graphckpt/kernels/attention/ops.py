@@ -32,7 +32,7 @@ class Flags(NamedTuple):
     offset: int
     softcap: float
     dropout: float
-    uniform: bool
+    uniform: int
     implementation: str
 
 
@@ -53,7 +53,7 @@ def attention(
     offset: int,
     softcap: float,
     dropout: float,
-    uniform: bool,
+    uniform: int,
     implementation: str,
 ) -> tuple[Tensor, Tensor]:
     """``out`` and ``lse``, as `graphckpt.kernels.attention.meaning` says."""
@@ -83,7 +83,7 @@ def attention_backward(
     offset: int,
     softcap: float,
     dropout: float,
-    uniform: bool,
+    uniform: int,
     implementation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias and sinks; of what is not there, a tensor of no elements."""

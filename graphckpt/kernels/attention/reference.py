@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphckpt.kernels.attention.masks import allowed_in
-from graphckpt.kernels.attention.meaning import Attention
+from graphckpt.kernels.attention.meaning import STOPS, Attention
 
 
 def attend(call: Attention, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -26,8 +26,9 @@ def attend(call: Attention, keep: Tensor | None = None) -> tuple[Tensor, Tensor]
         empty = ~allowed.any(-1, keepdim=True)
         masked = scores.masked_fill(~allowed, -torch.inf)
         if call.spreads_evenly:
-            # Equal in value, and yet the gradient passes.
-            masked = torch.where(empty, scores - scores.detach(), masked)
+            # Equal in value, and yet the gradient passes, or does not.
+            passed = scores.detach() if call.uniform == STOPS else scores
+            masked = torch.where(empty, passed - scores.detach(), masked)
         scores = masked
     if call.sinks is not None:
         sinks = call.sinks.to(dtype)[None, :, None, None].expand(sizes.batch, -1, sizes.rows, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphckpt.errors import AttentionError
-from graphckpt.kernels.attention.meaning import OPEN, Attention
+from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Attention
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -77,6 +77,7 @@ def _check_bias(call: Attention) -> None:
 def _check_numbers(call: Attention) -> None:
     for name, side in (("left", call.band.left), ("right", call.band.right)):
         _want(f"the band's {name} side", f"0 or more, or {OPEN} for no end", side, side >= 0 or side == OPEN)
+    _want("uniform", "0, 1 or 2 (nothing, passes, stops)", call.uniform, call.uniform in (NOTHING, PASSES, STOPS))
     _want("scale", "a finite number", call.scale, math.isfinite(call.scale))
     _want("softcap", "0 for none, or a finite number above 0", call.softcap, 0 <= call.softcap < math.inf)
     _want("dropout", "a probability from 0 to below 1", call.dropout, 0 <= call.dropout < 1)

@@ -5,34 +5,23 @@ Only functions of torch and of Python's operators have a name here; a function o
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from graphckpt.compat.fake import is_operator
-
 _ALIASES = {
-    "__matmul__": "matmul",
-    "imul": "mul",
     "multiply": "mul",
-    "iadd": "add",
-    "itruediv": "div",
     "truediv": "div",
     "true_divide": "div",
     "divide": "div",
-    "isub": "sub",
     "subtract": "sub",
-    "masked_fill_": "masked_fill",
-    "add_": "add",
-    "mul_": "mul",
-    "div_": "div",
-    "sub_": "sub",
-    "__and__": "and_",
-    "iand": "and_",
     "bitwise_and": "and_",
     "logical_and": "and_",
+    "__and__": "and_",
+    "__matmul__": "matmul",
     "invert": "not",
     "inv": "not",
     "bitwise_not": "not",
@@ -43,29 +32,86 @@ _ALIASES = {
     "less": "lt",
     "greater_equal": "ge",
     "greater": "gt",
-    "negative": "neg",
-    "absolute": "abs",
 }
-CASTS = frozenset({"to", "type", "type_as", "float", "half", "bfloat16", "double", "contiguous", "clone", "detach", "alias"})
+# A detach is none: what is behind it gets no gradient.
+CASTS = frozenset({"to", "type", "type_as", "float", "half", "bfloat16", "double", "bool", "long", "int", "contiguous", "clone"})
 VIEWS = frozenset({"view", "reshape", "unflatten", "flatten", "unsqueeze", "squeeze"})
 PRODUCTS = frozenset({"matmul", "bmm", "baddbmm", "einsum"})
-_MODULES = ("torch", "_operator")
+_SPACES = (torch, torch.nn.functional, operator)
+_MADE = frozenset({"device", "dtype", "layout", "pin_memory", "requires_grad", "fill_value"})
+# Options that are understood, or change nothing that matters; a call with any other has no name here.
+_OPTIONS = {
+    **dict.fromkeys(("arange", "zeros", "ones", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like"), _MADE),
+    "full_like": _MADE,
+    "tensor": _MADE,
+    "to": frozenset({"device", "dtype", "copy", "non_blocking"}),
+    "softmax": frozenset({"dim", "dtype"}),
+    "dropout": frozenset({"p", "training"}),
+    "cat": frozenset({"dim"}),
+    "max": frozenset({"dim", "keepdim"}),
+    "amax": frozenset({"dim", "keepdim"}),
+    "masked_fill": frozenset({"mask", "value"}),
+    "contiguous": frozenset({"memory_format"}),
+    "clone": frozenset({"memory_format"}),
+    "transpose": frozenset({"dim0", "dim1"}),
+    "unsqueeze": frozenset({"dim"}),
+    "cumsum": frozenset({"dim", "dtype"}),
+    "diff": frozenset({"n", "dim", "prepend", "append"}),
+    "baddbmm": frozenset({"beta", "alpha"}),
+    "repeat_interleave": frozenset({"repeats", "dim"}),
+}
+_WRITES = frozenset({"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"})
+# Marks nodes whose memory some call writes to.
+_WRITTEN = "graphckpt_written"
+
+
+def mark_written(graph: fx.Graph) -> None:
+    """Mark every node that shares its memory with something that is written to: what it holds depends on when it is read."""
+    written = set()
+    for node in graph.nodes:
+        own = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
+        in_place = own in _WRITES or (own.endswith("_") and not own.endswith("__") and own not in ("and_", "or_", "not_", "is_"))
+        if not in_place and not node.kwargs.get("inplace") and "out" not in node.kwargs:
+            continue
+        targets = [node.args[0] if node.args else None, node.kwargs.get("out")]
+        written |= {_memory(target) for target in targets if value(target) is not None}
+    for node in graph.nodes:
+        if value(node) is not None and _memory(node) in written:
+            node.meta[_WRITTEN] = True
+
+
+def is_written(node: fx.Node) -> bool:
+    """Whether `mark_written` found a write to its memory."""
+    return bool(node.meta.get(_WRITTEN))
+
+
+def _memory(node: object) -> int:
+    found = value(node)
+    assert found is not None
+    return found.untyped_storage()._cdata
+
+
+def is_transformed(graph: fx.Graph) -> bool:
+    """Whether a function transform (vmap, grad) is at work in the graph: its tensors are not what they seem."""
+    names = (f"{getattr(node.target, '__module__', '')}.{getattr(node.target, '__name__', '')}" for node in graph.nodes)
+    return any("functorch" in name or "vmap" in name or "_add_batch_dim" in name for name in names)
 
 
 def name_of(node: object) -> str:
-    """What a call does, by one name for all its spellings; "" for what is no call of torch's or of Python's operators."""
-    if not isinstance(node, fx.Node):
+    """What a call does, by one name for all its spellings; "" for what is no call of torch's or of Python's operators, has an
+    option that is not known here, writes to memory, or whose memory is written to."""
+    if not isinstance(node, fx.Node) or is_written(node):
         return ""
     if node.op == "call_method":
         name = str(node.target)
     elif node.op == "call_function":
-        module = getattr(node.target, "__module__", None) or "torch"
-        if module.split(".")[0] not in _MODULES or is_operator(node.target):
+        name = str(getattr(node.target, "__name__", ""))
+        if not any(getattr(space, name, None) is node.target for space in _SPACES):
             return ""
-        name = getattr(node.target, "__name__", "")
     else:
         return ""
-    return _ALIASES.get(name, name)
+    name = _ALIASES.get(name, name)
+    return name if _OPTIONS.get(name, frozenset()).issuperset(node.kwargs) else ""
 
 
 def argument(node: fx.Node, position: int, name: str = "", default: Any = None) -> Any:
@@ -79,12 +125,16 @@ def value(node: object) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
+def has_sizes(node: object) -> bool:
+    """Whether a node makes a tensor whose sizes are all known numbers."""
+    found = value(node)
+    return found is not None and all(isinstance(size, int) for size in found.shape)
+
+
 def shape(node: object) -> tuple[int, ...]:
     """The sizes of what a node makes; () where that is no tensor or its sizes are not known numbers."""
     found = value(node)
-    if found is None or not all(isinstance(size, int) for size in found.shape):
-        return ()
-    return tuple(found.shape)
+    return tuple(found.shape) if found is not None and has_sizes(node) else ()
 
 
 def number(given: object) -> float | None:
@@ -97,7 +147,7 @@ def number(given: object) -> float | None:
         return number(found) if not isinstance(found, fx.Node) else None
     if isinstance(given, fx.Node) and name_of(given) in ("zeros", "new_zeros", "zeros_like"):
         return 0.0
-    if isinstance(given, fx.Node) and name_of(given) in CASTS:
+    if isinstance(given, fx.Node) and name_of(given) in CASTS and value(given) is not None and value(given).is_floating_point():  # type: ignore[union-attr]
         return number(argument(given, 0))
     return None
 

@@ -7,10 +7,19 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from graphckpt.rewrite.attention.calls import CASTS, VIEWS, name_of
+
+_DETERMINISTIC = (
+    frozenset({"arange", "zeros", "ones", "full", "new_ones", "new_zeros", "new_full", "ones_like", "zeros_like", "full_like"})
+    | frozenset({"and_", "or_", "not", "le", "lt", "ge", "gt", "eq", "ne", "add", "sub", "mul", "neg", "abs", "remainder", "mod"})
+    | frozenset({"tril", "triu", "where", "masked_fill", "cumsum", "diff", "cat", "expand", "repeat", "getitem", "transpose"})
+    | CASTS
+    | VIEWS
+)
 
 def is_constant(node: fx.Node) -> bool:
-    """Whether no input of the graph is in it."""
-    return all(source.op == "call_function" or source.op == "call_method" for source in _ancestors(node))
+    """Whether it is made of numbers by calls that give the same each time: no input of the graph, nothing drawn."""
+    return all(name_of(source) in _DETERMINISTIC for source in _ancestors(node))
 
 
 def _ancestors(node: fx.Node) -> list[fx.Node]:

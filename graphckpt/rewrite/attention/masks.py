@@ -21,6 +21,7 @@ from graphckpt.rewrite.attention.calls import (
     VIEWS,
     argument,
     full_index,
+    has_sizes,
     is_whole_slice,
     name_of,
     number,
@@ -101,6 +102,8 @@ class Proven:
 def axes_of(node: fx.Node, full: tuple[int, int, int, int]) -> tuple[str, ...]:
     """The coordinates of a tensor that is broadcast to scores of these sizes."""
     own = shape(node)
+    if not has_sizes(node):
+        raise NotProven("a mask has sizes that are symbols")
     if len(own) > 4 or any(have not in (1, want) for have, want in zip(own[::-1], full[::-1], strict=False)):
         raise NotProven(f"a mask of shape {tuple(own)} is not broadcast to scores of {full}")
     return tuple("" if size == 1 else name for size, name in zip(own, COORDINATES[4 - len(own) :], strict=True))
@@ -116,11 +119,11 @@ def read_condition(at: At, is_true: bool, proven: Proven) -> None:
         read_condition(below, is_true, proven)
     elif name == "and_" and is_true:
         for side in node.args:
-            if isinstance(side, fx.Node):
-                read_condition(_operand(side, axes), True, proven)
-            elif side is not True:
-                raise NotProven("a mask is joined with a number")
-    elif name == "not":
+            part = _operand(side, axes)
+            if not _is_bool(part.node):
+                raise NotProven("a mask is joined with numbers")
+            read_condition(part, True, proven)
+    elif name == "not" and _is_bool(argument(node, 0)):
         read_condition(_operand(argument(node, 0), axes), not is_true, proven)
     elif not (is_true and name in ("new_ones", "ones", "ones_like")):
         relation = _OPPOSITE[name] if name in _OPPOSITE and not is_true else name
@@ -128,8 +131,11 @@ def read_condition(at: At, is_true: bool, proven: Proven) -> None:
             _read_leaf(at, is_true, proven)
 
 
-def source_of(at: At) -> At | None:
-    """What a view or a cast looks at, with its coordinates; None where the node is neither."""
+def source_of(at: At, *, asks_truth: bool = False) -> At | None:
+    """What a view or a cast that keeps values looks at, with its coordinates; None where the node is neither.
+
+    ``asks_truth``: a cast to bool will do.
+    """
     node, axes = at
     name = name_of(node)
     source = argument(node, 0) if node.args else None
@@ -137,7 +143,7 @@ def source_of(at: At) -> At | None:
         return None
     own = shape(source)
     if name in CASTS:
-        return At(source, axes) if _keeps_values(source, node) else None
+        return At(source, axes) if _keeps_values(source, node, asks_truth) else None
     if name == "expand":
         kept = axes[len(axes) - len(own) :]
         return At(source, tuple("" if size == 1 else axis for size, axis in zip(own, kept, strict=True)))
@@ -157,11 +163,16 @@ def source_of(at: At) -> At | None:
     return None
 
 
-def _keeps_values(source: fx.Node, cast: fx.Node) -> bool:
-    """Whether a cast is none, asks for truth, or widens integers."""
+def _keeps_values(source: fx.Node, cast: fx.Node, asks_truth: bool) -> bool:
+    """Whether a cast is none, widens integers, or asks for truth where that is all that counts."""
     before, after = (found.dtype for found in (value(source), value(cast)) if found is not None)
     widens = before in _WIDTHS and after in _WIDTHS and _WIDTHS.index(before) <= _WIDTHS.index(after)
-    return before == after or after == torch.bool or widens
+    return before == after or (asks_truth and after == torch.bool) or widens
+
+
+def _is_bool(node: object) -> bool:
+    found = value(node)
+    return found is not None and found.dtype == torch.bool
 
 
 def _behind_index(node: fx.Node, source: fx.Node, axes: tuple[str, ...]) -> At | None:
@@ -181,7 +192,7 @@ def _operand(node: object, axes: tuple[str, ...]) -> At:
     if not isinstance(node, fx.Node):
         raise NotProven("a mask is made from a number")
     own = shape(node)
-    if value(node) is None or len(own) > len(axes):
+    if not has_sizes(node) or len(own) > len(axes):
         raise NotProven(f"{node.name} is no tensor of known sizes")
     kept = axes[len(axes) - len(own) :]
     return At(node, tuple("" if size == 1 else axis for size, axis in zip(own, kept, strict=True)))
@@ -198,6 +209,8 @@ def _compares(at: At, relation: str, proven: Proven) -> bool:
     ids = [_gathered(_operand(side, at.axes), proven.sizes) for side in (left, right)]
     if ids[0].depends_on <= {"b", "j"} and ids[1].depends_on <= {"b", "i"}:
         ids.reverse()
+    if not all(value(side.node).dtype in _WIDTHS for side in ids):  # type: ignore[union-attr]
+        return False
     if not (ids[0].depends_on <= {"b", "i"} and ids[1].depends_on <= {"b", "j"} and ids[0].is_ordered and ids[1].is_ordered):
         return False
     if all(is_constant(side.node) for side in ids):
@@ -264,10 +277,10 @@ def _linear(given: object, axes: tuple[str, ...], full: tuple[int, int, int, int
     return None if below is None else _linear(below.node, below.axes, full)
 
 
-def _gathered(at: At, full: tuple[int, int, int, int]) -> At:
+def _gathered(at: At, full: tuple[int, int, int, int], *, asks_truth: bool = False) -> At:
     """Through views and casts, and through ``x[b, j]`` of index ranges, to the tensor that is looked up."""
     while True:
-        below = source_of(at)
+        below = source_of(at, asks_truth=asks_truth)
         if below is None and name_of(at.node) == "getitem":
             below = _looked_up(at, full)
         if below is None:
@@ -294,7 +307,7 @@ def _looked_up(at: At, full: tuple[int, int, int, int]) -> At | None:
 
 
 def _read_leaf(at: At, is_true: bool, proven: Proven) -> None:
-    found = _gathered(at, proven.sizes)
+    found = _gathered(at, proven.sizes, asks_truth=True)
     if is_constant(found.node):
         _read_constant(found, is_true, proven)
     elif found.depends_on <= {"b", "j"} and found.is_ordered:

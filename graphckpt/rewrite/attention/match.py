@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import fx
 
 from graphckpt.rewrite.attention.calls import (
@@ -19,16 +20,18 @@ from graphckpt.rewrite.attention.calls import (
     VIEWS,
     argument,
     full_index,
+    has_sizes,
     is_whole_slice,
     name_of,
     number,
     shape,
     value,
 )
+from graphckpt.rewrite.attention.masks import COORDINATES, At, source_of
 from graphckpt.rewrite.attention.products import Operand, Product, read_product
 
 # A score that is replaced by this or less has no weight beside any other; what is *added* must absorb every score.
-_NOTHING = -1e4
+_NOTHING = -1e9
 
 
 class NoMatch(Exception):
@@ -63,6 +66,7 @@ class Scores:
     conditions: list[Condition] = field(default_factory=list)
     sinks: fx.Node | None = None
     leading: tuple[int, ...] = ()
+    chain: list[fx.Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def is_attention(node: fx.Node) -> bool:
             name = name_of(user)
             if name in PRODUCTS:
                 return True
-            if user not in seen and (name in CASTS or name in VIEWS or name in ("dropout", "getitem", "expand", "mul")):
+            if user not in seen and (name in CASTS or name in VIEWS or name in ("dropout", "getitem", "expand", "mul", "detach")):
                 seen.add(user)
                 stack.append(user)
     return False
@@ -113,6 +117,7 @@ def match(softmax: fx.Node) -> Match:
     _walk_up(argument(softmax, 0), softmax, found)
     assert found.product is not None
     dropout, v, last = _walk_down(softmax, found)
+    _check_grad_mode(found, v, last)
     return Match(
         softmax,
         found.product,
@@ -128,11 +133,27 @@ def match(softmax: fx.Node) -> Match:
     )
 
 
+def _check_grad_mode(found: Scores, v: Operand, last: fx.Node) -> None:
+    """All of it is under autograd, or nothing is."""
+    assert found.product is not None
+    sources = [found.product.left.node, found.product.right.node]
+    expected = any(_needs_grad(node) for node in sources)
+    cut = expected and not all(_needs_grad(node) for node in found.chain)
+    if cut or ((expected or _needs_grad(v.node)) and not _needs_grad(last)):
+        raise NoMatch("part of it is computed without gradients")
+
+
+def _needs_grad(node: fx.Node) -> bool:
+    found = value(node)
+    return found is not None and found.requires_grad
+
+
 def _walk_up(node: object, reader: fx.Node, found: Scores) -> None:
     readers = {reader}
     while True:
-        if not isinstance(node, fx.Node) or not shape(node):
-            raise NoMatch("the scores are no tensor of known sizes")
+        if not isinstance(node, fx.Node) or len(shape(node)) not in (3, 4):
+            raise NoMatch("the scores are no tensor of 3 or 4 dimensions of known sizes")
+        found.chain.append(node)
         if set(node.users) - readers:
             raise NoMatch("the scores are used elsewhere too")
         if len(shape(node)) == 4 and not found.leading:
@@ -144,6 +165,7 @@ def _walk_up(node: object, reader: fx.Node, found: Scores) -> None:
             return
         if name in CASTS or name in VIEWS:
             _check_view(node)
+            _check_cast(node, argument(node, 0))
             node = argument(node, 0)
         elif name == "cat":
             node = _sinks(node, found)
@@ -177,10 +199,18 @@ def _check_view(node: fx.Node) -> None:
         raise NoMatch("the scores are viewed in another shape")
 
 
+def _check_cast(cast: fx.Node, source: object) -> None:
+    """Scores and weights may change their floating type, not become integers on the way."""
+    if any(found is not None and not found.is_floating_point() for found in (value(cast), value(source))):
+        raise NoMatch("the scores are cast to integers")
+
+
 def _sum(node: fx.Node, found: Scores, readers: set[fx.Node]) -> object:
     left, right = argument(node, 0), argument(node, 1)
-    if node.kwargs:
-        raise NoMatch("a sum with options")
+    shifts = name_of(node) == "sub" or not (isinstance(left, fx.Node) and isinstance(right, fx.Node))
+    if shifts and (found.softcap or found.sinks is not None):
+        # Neither is blind to what is added to all of a row.
+        raise NoMatch("the scores are shifted before their softcap, or beside a sink")
     if name_of(node) == "sub":
         if isinstance(left, fx.Node) and _is_largest_of(right, left):
             # A softmax does not see what is taken off all of a row.
@@ -195,6 +225,8 @@ def _sum(node: fx.Node, found: Scores, readers: set[fx.Node]) -> object:
     if is_left == is_right:
         raise NoMatch("two products are summed" if is_left else "no product of queries and keys is found")
     scores, term = (left, right) if is_left else (right, left)
+    if not has_sizes(term):
+        raise NoMatch("a bias has sizes that are symbols")
     found.terms.append(Term(term, shape(node)))
     return scores
 
@@ -258,8 +290,11 @@ def _hidden(node: fx.Node, found: Scores) -> object:
         if number(scores) is not None:
             scores, filled, hides = filled, scores, True
     with_number = number(filled)
-    if with_number is None or with_number > _NOTHING or not isinstance(condition, fx.Node):
+    least = torch.finfo(value(node).dtype).min  # type: ignore[union-attr]
+    if with_number is None or not with_number <= max(_NOTHING, least) or not has_sizes(condition):
         raise NoMatch("scores are replaced by something that still has a weight")
+    if found.terms:
+        raise NoMatch("something is added to hidden scores")
     found.conditions.append(Condition(condition, shape(node), hides, with_number != float("-inf")))
     return scores
 
@@ -267,25 +302,31 @@ def _hidden(node: fx.Node, found: Scores) -> object:
 def _sinks(node: fx.Node, found: Scores) -> object:
     """``cat([scores, sinks], -1)``: one more key a head, which weighs and gives nothing."""
     parts, dim = argument(node, 0), argument(node, 1, "dim", 0)
-    if not isinstance(parts, (list, tuple)) or len(parts) != 2 or dim not in (-1, 3) or found.terms or found.conditions:
+    if not isinstance(parts, (list, tuple)) or len(parts) != 2 or dim not in (-1, 3) or _is_touched(found):
         raise NoMatch("scores are joined with something that is no sink")
     scores, sink = parts
     heads = shape(scores)[1] if len(shape(scores)) == 4 else 0
-    if shape(sink)[-1:] != (1,):
+    if not isinstance(sink, fx.Node) or len(shape(sink)) != 4 or shape(sink)[-1] != 1:
         raise NoMatch("scores are joined with more than one sink")
-    while isinstance(sink, fx.Node) and len(shape(sink)) > 1 and name_of(sink) in (*VIEWS, *CASTS, "expand"):
-        sink = argument(sink, 0)
-    if not isinstance(sink, fx.Node) or shape(sink) != (heads,):
+    at: At | None = At(sink, tuple("" if size == 1 else name for size, name in zip(shape(sink), COORDINATES, strict=True)))
+    while at is not None and len(shape(at.node)) > 1:
+        at = source_of(at)
+    if at is None or at.axes != ("h",) or shape(at.node) != (heads,):
         raise NoMatch("the sinks are not one number a head")
-    found.sinks = sink
+    found.sinks = at.node
     found.leading = ()
     return scores
+
+
+def _is_touched(found: Scores) -> bool:
+    return bool(found.terms or found.conditions or found.softcap or found.scale != 1.0)
 
 
 def _walk_down(softmax: fx.Node, found: Scores) -> tuple[float, Operand, fx.Node]:
     """The probability of dropout, v and the product with it."""
     node, dropout, has_sink = softmax, 0.0, found.sinks is not None
     while True:
+        found.chain.append(node)
         if len(node.users) != 1:
             raise NoMatch("the weights are used elsewhere too, or are a result of the model")
         (user,) = node.users
@@ -304,7 +345,9 @@ def _walk_down(softmax: fx.Node, found: Scores) -> tuple[float, Operand, fx.Node
         elif name in VIEWS or name == "expand":
             if shape(user)[-2:] != shape(node)[-2:] or shape(user)[0] * len(shape(user)) == 0:
                 raise NoMatch("the weights are viewed in another shape")
-        elif name not in CASTS:
+        elif name in CASTS:
+            _check_cast(user, node)
+        else:
             raise NoMatch(f"the weights go into {name or user.target}, which is no part of an attention")
         node = user
 

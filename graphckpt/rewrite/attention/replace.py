@@ -8,19 +8,32 @@ are not. Not guaranteed: attentions whose sizes are symbols; they are left alone
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import ops
 from graphckpt.kernels.attention.api import fastest
-from graphckpt.kernels.attention.meaning import OPEN, Band
+from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Band
 from graphckpt.kernels.attention.validation import INTEGERS
-from graphckpt.rewrite.attention.calls import CASTS, PRODUCTS, VIEWS, argument, name_of, shape, value
+from graphckpt.rewrite.attention.calls import (
+    CASTS,
+    PRODUCTS,
+    VIEWS,
+    argument,
+    full_index,
+    is_transformed,
+    is_whole_slice,
+    is_written,
+    mark_written,
+    name_of,
+    shape,
+    value,
+)
 from graphckpt.rewrite.attention.masks import (
     COORDINATES,
     At,
@@ -61,17 +74,21 @@ class _Masks(NamedTuple):
     keys: fx.Node | None
     documents: tuple[fx.Node, fx.Node] | None
     bias: fx.Node | None
-    uniform: bool
+    uniform: int
 
 
 def replace_attentions(module: fx.GraphModule) -> Replaced:
     """Replace what can be; see the module's head."""
-    writer = _Writer(module.graph, {}, [])
+    transformed = is_transformed(module.graph)
+    if not transformed:
+        mark_written(module.graph)
+    writer = _Writer(module.graph, {}, [], {node: place for place, node in enumerate(module.graph.nodes)})
     fused, kept = 0, []
     for softmax in [node for node in module.graph.nodes if is_attention(node)]:
         try:
-            found = match(softmax)
-            writer.replace(found)
+            if transformed:
+                raise NoMatch("it is inside of a function transform, such as vmap")
+            writer.replace(match(softmax))
             fused += 1
         except NoMatch as reason:
             kept.append((softmax.name, str(reason)))
@@ -86,26 +103,30 @@ class _Writer:
     """Writes nodes before an attention's last product. ``made``: mask tensors of earlier attentions, by what they are made of."""
 
     graph: fx.Graph
-    made: dict[tuple[object, ...], fx.Node]
+    made: dict[tuple[object, ...], tuple[fx.Node, int]]
     notes: list[str]
+    places: Mapping[fx.Node, int]
+    place: int = 0
+    scores_in: torch.dtype = torch.float32
 
     def replace(self, found: Match) -> None:
         """Write the operator and take the last product out; nothing is written where that fails."""
-        full = _full_sizes(found)
-        before = set(self.graph.nodes)
+        before, self.place = set(self.graph.nodes), self.places[found.last]
         try:
             with self.graph.inserting_before(found.last):
-                out = self._written(found, full)
-        except (NoMatch, AttentionError, NotProven) as reason:
+                out = self._written(found, _full_sizes(found))
+        # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
+        except Exception as reason:
             for node in reversed([node for node in self.graph.nodes if node not in before]):
                 self.graph.erase_node(node)
-            self.made = {key: node for key, node in self.made.items() if node in before}
-            raise NoMatch(str(reason)) from reason
+            self.made = {key: kept for key, kept in self.made.items() if kept[0] in before}
+            raise NoMatch(" ".join(str(reason).split())) from reason
         found.last.replace_all_uses_with(out)
         _erase_unread(found.last)
 
     def _written(self, found: Match, full: tuple[int, int, int, int]) -> fx.Node:
-        q, k, v = (self._operand(side, full) for side in (found.product.left, found.product.right, found.v))
+        q = self._operand(found.product.left, full, shares_heads=False)
+        k, v = (self._operand(side, full, shares_heads=True) for side in (found.product.right, found.v))
         dtype = torch.promote_types(*(_fake(node).dtype for node in (found.product.node, found.last)))
         q, k, v = (self._cast(node, dtype) for node in (q, k, v))
         masks = self._masks(found, full)
@@ -116,6 +137,10 @@ class _Writer:
             seed.meta["example_value"] = _fake(q).new_empty((), dtype=torch.int64)
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
         known = [None if node is None else _fake(node) for node in tensors]
+        # The operator reads later than the calls it stands for.
+        written = [node.name for node in tensors if node is not None and is_written(node)]
+        if written:
+            raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
         flags = flags._replace(implementation=fastest(ops.call_of(known, flags)))
         both = self._call(torch.ops.graphckpt.attention.default, *tensors, *flags)
@@ -129,13 +154,15 @@ class _Writer:
         # Heads lie last in memory, as the projection behind it wants them; whoever does not look there sees them as they were.
         return out if all(_moves_heads_last(user) for user in found.last.users) else self._method("contiguous", out)
 
-    def _operand(self, operand: Operand, full: tuple[int, int, int, int]) -> fx.Node:
+    def _operand(self, operand: Operand, full: tuple[int, int, int, int], *, shares_heads: bool) -> fx.Node:
         node, steps = _simplified(operand)
+        if is_written(node):
+            raise NoMatch(f"{node.name} is written to in place")
         for method, arguments in steps:
             node = self._method(method, node, *arguments)
         if len(shape(node)) == 3:
             node = self._method("reshape", node, (*full[:2], *shape(node)[1:]))
-        once = _before_repeats(node)
+        once = _before_repeats(node) if shares_heads else None
         if once is not None:
             node = self._method("squeeze", once, 2) if len(shape(once)) == 5 else once
         if shape(node)[0] != full[0]:
@@ -143,19 +170,22 @@ class _Writer:
         return node
 
     def _masks(self, found: Match, full: tuple[int, int, int, int]) -> _Masks:
-        proven, biases, uniform = Proven(full), [], True
         scores = _fake(found.product.node).dtype
+        self.scores_in = torch.promote_types(scores, torch.float32)
+        hidden: list[tuple[At, bool, int]] = []
+        biases = []
         for term in found.terms:
             read = read_additive(self._at(term.node, term.shape, full), torch.finfo(scores).min)
-            uniform &= read.uniform
-            for at, is_true in read.conditions:
-                biases += self._proven(at, is_true, proven, scores)
-            for at in read.biases:
-                biases.append(at.node if term.factor == 1.0 else self._method("mul", at.node, term.factor))
+            if read.conditions and term.factor != 1.0:
+                raise NoMatch("a mask is scaled")
+            hidden += [(at, is_true, PASSES if read.uniform else NOTHING) for at, is_true in read.conditions]
+            biases += [at.node if term.factor == 1.0 else self._method("mul", at.node, term.factor) for at in read.biases]
         for condition in found.conditions:
-            uniform &= condition.uniform
             at = self._at(condition.node, condition.shape, full)
-            biases += self._proven(at, not condition.hides, proven, scores)
+            hidden.append((at, not condition.hides, STOPS if condition.uniform else NOTHING))
+        uniform = _one_way({way for _, _, way in hidden})
+        proven, left = self._proven(hidden, full)
+        biases += [self._as_bias(at, is_true, way, full) for at, is_true, way in left]
         keys = [self._keys(part, full) for part in proven.keys]
         documents = None
         if proven.documents is not None:
@@ -165,21 +195,43 @@ class _Writer:
     def _at(self, node: fx.Node, where: tuple[int, ...], full: tuple[int, int, int, int]) -> At:
         """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
         own = shape(node)
+        if len(where) == 4 and where[:2] != full[:2]:
+            raise NoMatch("a mask is for other batches and heads")
         if len(where) == 3 and len(own) == 3:
             node = self._method("reshape", node, (*(full[:2] if own[0] != 1 else (1, 1)), *own[1:]))
         return At(node, axes_of(node, full))
 
-    def _proven(self, at: At, is_true: bool, proven: Proven, scores: torch.dtype) -> list[fx.Node]:
-        """Take a condition into ``proven``; where that fails, a tensor to be added in its place."""
-        try:
-            read_condition(at, is_true, proven)
-        except NotProven as reason:
-            self.notes.append(f"a mask stays a tensor: {reason}")
-            least = torch.finfo(scores).min
-            sides = (0.0, least) if is_true else (least, 0.0)
-            condition = self._cast(at.node, torch.bool)
-            return [self._once(("hidden", at.node, is_true), lambda: self._filled(condition, *sides, scores))]
-        return []
+    def _proven(
+        self, hidden: list[tuple[At, bool, int]], full: tuple[int, int, int, int]
+    ) -> tuple[Proven, list[tuple[At, bool, int]]]:
+        """What all conditions say that can be proven; if not all can, those that are left, and nothing else."""
+        proven, left = Proven(full), []
+        for at, is_true, way in hidden:
+            before = replace(proven, keys=list(proven.keys))
+            try:
+                read_condition(at, is_true, proven)
+            except NotProven as reason:
+                self.notes.append(f"a mask stays a tensor: {reason}")
+                proven = before
+                left.append((at, is_true, way))
+        if left and proven != Proven(full):
+            # A row that one of them hides as far as the other does not would come out otherwise.
+            raise NoMatch("a mask that is proven is joined with one that is not")
+        return proven, left
+
+    def _as_bias(self, at: At, is_true: bool, way: int, full: tuple[int, int, int, int]) -> fx.Node:
+        """A condition as a tensor to be added, in a type in which it absorbs every score."""
+        if way == STOPS or not at.is_ordered or is_written(at.node):
+            raise NoMatch("scores are replaced by a mask that is not proven")
+        dtype = self.scores_in
+
+        def written() -> fx.Node:
+            own = tuple(size if name in at.axes else 1 for name, size in zip(COORDINATES, full, strict=True))
+            condition = self._cast(self._method("reshape", at.node, own), torch.bool)
+            hides = -torch.inf if way == NOTHING else torch.finfo(dtype).min
+            return self._filled(condition, *((0.0, hides) if is_true else (hides, 0.0)), dtype)
+
+        return self._once(("hidden", at, is_true, way), written)
 
     def _filled(self, condition: fx.Node, where: float, elsewhere: float, dtype: torch.dtype) -> fx.Node:
         # Of a bool tensor the new one would be bool, without its type.
@@ -198,8 +250,8 @@ class _Writer:
             return None
         total = nodes[0]
         for node in nodes[1:]:
-            left = total
-            total = self._once((name, left, node), lambda left=left, node=node: self._call(operation, left, node))  # type: ignore[misc]
+            pair = (operation, total, node)
+            total = self._once((name, total, node), partial(self._call, *pair))
         return total
 
     def _keys(self, part: KeyPart, full: tuple[int, int, int, int]) -> fx.Node:
@@ -224,13 +276,16 @@ class _Writer:
         return self._once(("vector", at, coordinate), written)
 
     def _once(self, key: tuple[object, ...], write: Callable[[], fx.Node]) -> fx.Node:
-        if key not in self.made:
-            self.made[key] = write()
-        return self.made[key]
+        """What was written for an earlier attention, if that stands before this one; else anew."""
+        if key not in self.made or self.made[key][1] > self.place:
+            self.made[key] = write(), self.place
+        return self.made[key][0]
 
     def _cast(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
         if _fake(node).dtype == dtype:
             return node
+        if is_written(node):
+            raise NoMatch(f"{node.name} is written to in place")
         return self._once(("cast", node, dtype), lambda: self._method("to", node, dtype))
 
     def _call(self, function: Callable[..., object], *arguments: Any) -> fx.Node:
@@ -316,8 +371,21 @@ def _before_repeats(node: fx.Node) -> fx.Node | None:
     key_heads = shape(once)[1] if len(shape(once)) == 5 else 0
     if shape(once) != (batch, key_heads, 1, *rest) or shape(repeated) != (batch, key_heads, heads // key_heads, *rest):
         return None
-    base = argument(once, 0) if name_of(once) in ("getitem", "unsqueeze") else once
-    return base if shape(base) == (batch, key_heads, *rest) else once
+    base = argument(once, 0) if name_of(once) in ("getitem", "unsqueeze") else None
+    if base is None or shape(base) != (batch, key_heads, *rest):
+        return once
+    if name_of(once) == "getitem":
+        entries = [entry for entry in full_index(argument(once, 1), 4) if entry is not None]
+        if not all(is_whole_slice(entry, size) for entry, size in zip(entries, shape(base), strict=True)):
+            return once
+    return base
+
+
+def _one_way(ways: set[int]) -> int:
+    """What becomes of a row that is hidden, if all that hides does so in one way."""
+    if len(ways) > 1:
+        raise NoMatch("scores are hidden in several ways, which differ where all of a row is hidden")
+    return next(iter(ways), PASSES)
 
 
 def _band(proven: Proven) -> Band:

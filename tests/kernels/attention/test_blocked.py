@@ -15,7 +15,7 @@ import torch
 
 from graphckpt.kernels.attention import blocked
 from graphckpt.kernels.attention.api import run
-from graphckpt.kernels.attention.meaning import Attention, Band
+from graphckpt.kernels.attention.meaning import NOTHING, PASSES, STOPS, Attention, Band
 from tests.kernels.attention.cases import (
     CASES,
     answer,
@@ -47,8 +47,8 @@ def _blocked(call: Attention) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("flags", CASES, ids="+".join)
-@pytest.mark.parametrize("uniform", [True, False], ids=["uniform", "zero"])
-def test_in_fp64_it_is_the_reference(flags: tuple[str, ...], uniform: bool) -> None:
+@pytest.mark.parametrize("uniform", [NOTHING, PASSES, STOPS], ids=["nothing", "passes", "stops"])
+def test_in_fp64_it_is_the_reference(flags: tuple[str, ...], uniform: int) -> None:
     call = call_of(flags)._replace(uniform=uniform)
     grads = _grads(call)
     found, true = answer(_blocked, call, *grads), oracle(call, *grads)

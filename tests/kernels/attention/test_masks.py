@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphckpt.kernels.attention.masks import ROWS, allowed_in, tile_of, tiles
-from graphckpt.kernels.attention.meaning import OPEN, Attention, Band
+from graphckpt.kernels.attention.meaning import NOTHING, OPEN, Attention, Band
 from tests.kernels.attention.cases import call_of
 
 SIDES = st.integers(OPEN, 6)
@@ -53,7 +53,7 @@ def test_a_tile_reads_the_keys_of_its_band_alone() -> None:
 def test_a_tile_with_a_row_of_nothing_reads_all_keys_if_that_row_attends_to_all() -> None:
     call = call_of(("causal", "left_out"))
     rows = slice(0, ROWS)
-    even, zero = tile_of(call, rows), tile_of(call._replace(uniform=False), rows)
+    even, zero = tile_of(call, rows), tile_of(call._replace(uniform=NOTHING), rows)
     assert even.keys == slice(0, 170)
     assert zero.keys == slice(0, ROWS + 20)
     assert even.empty is not None and zero.empty is not None

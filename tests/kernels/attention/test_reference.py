@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from graphckpt.kernels.attention.meaning import Attention, Band
+from graphckpt.kernels.attention.meaning import NOTHING, Attention, Band
 from graphckpt.kernels.attention.reference import attend
 from tests.kernels.attention.cases import CASES, call_of, eager, keep_of
 
@@ -35,7 +35,7 @@ def test_of_a_row_that_may_attend_to_nothing() -> None:
     out, lse = attend(call)
     torch.testing.assert_close(out, v.mean(2, keepdim=True).expand_as(out))
     torch.testing.assert_close(lse, torch.tensor(3.0).log().expand(1, 1, 2))
-    out, lse = attend(call._replace(uniform=False))
+    out, lse = attend(call._replace(uniform=NOTHING))
     assert not out.any()
     assert bool((lse == -torch.inf).all())
     out, lse = attend(call._replace(sinks=torch.tensor([0.5])))

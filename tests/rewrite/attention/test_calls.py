@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.masked
 from torch import fx
 from torch.nn import functional
 
-from graphckpt.rewrite.attention.calls import full_index, is_whole_slice, name_of, number
+from graphckpt.rewrite.attention.calls import full_index, is_whole_slice, is_written, mark_written, name_of, number
 
 
 def matmul(x: Any, y: Any) -> Any:
@@ -24,7 +25,8 @@ def matmul(x: Any, y: Any) -> Any:
         (torch.matmul, "matmul"),
         (operator.matmul, "matmul"),
         (operator.truediv, "div"),
-        (operator.iadd, "add"),
+        (operator.add, "add"),
+        (torch.masked.softmax, ""),
         (torch.true_divide, "div"),
         (functional.softmax, "softmax"),
         (torch.softmax, "softmax"),
@@ -43,7 +45,7 @@ def test_functions(target: Any, name: str) -> None:
     assert name_of(graph.call_function(target, (graph.placeholder("x"), graph.placeholder("y")))) == name
 
 
-@pytest.mark.parametrize(("method", "name"), [("matmul", "matmul"), ("add_", "add"), ("swapaxes", "transpose")])
+@pytest.mark.parametrize(("method", "name"), [("matmul", "matmul"), ("add", "add"), ("swapaxes", "transpose")])
 def test_methods(method: str, name: str) -> None:
     graph = fx.Graph()
     assert name_of(graph.call_method(method, (graph.placeholder("x"),))) == name
@@ -54,8 +56,34 @@ def test_numbers() -> None:
     graph = fx.Graph()
     assert (number(2), number(-0.5), number(True), number(graph.placeholder("x"))) == (2.0, -0.5, None, None)
     assert number(graph.call_function(torch.full, ((), 3.0))) == 3.0
-    zeros = graph.call_function(torch.zeros, (4,))
-    assert number(graph.call_method("to", (zeros, torch.float64))) == 0.0
+    cast = graph.call_method("to", (graph.call_function(torch.zeros, (4,)), torch.float64))
+    cast.meta["example_value"] = torch.zeros(4, dtype=torch.float64)
+    assert number(cast) == 0.0
+    cast.meta["example_value"] = torch.zeros(4, dtype=torch.int64)
+    assert number(cast) is None
+
+
+def test_what_is_written_to_has_no_name() -> None:
+    """x -> y = x.view; z = ones; y.add_(z): x, y and the sum share their memory, z does not."""
+    graph, memory = fx.Graph(), torch.zeros(4)
+    x = graph.placeholder("x")
+    y, z = graph.call_method("view", (x, 2, 2)), graph.call_function(torch.ones, (2, 2))
+    total = graph.call_method("add_", (y, z))
+    for node, held in ((x, memory), (y, memory.view(2, 2)), (z, torch.ones(2, 2)), (total, memory.view(2, 2))):
+        node.meta["example_value"] = held
+    assert (name_of(y), name_of(z)) == ("view", "ones")
+    mark_written(graph)
+    assert [is_written(node) for node in (x, y, z, total)] == [True, True, False, True]
+    assert (name_of(y), name_of(z)) == ("", "ones")
+
+
+def test_an_option_that_is_not_known_takes_the_name_away() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    assert name_of(graph.call_function(torch.add, (x, x))) == "add"
+    assert name_of(graph.call_function(torch.add, (x, x), {"alpha": 2})) == ""
+    assert name_of(graph.call_function(torch.div, (x, 2), {"rounding_mode": "floor"})) == ""
+    assert name_of(graph.call_function(torch.arange, (3,), {"device": "cpu"})) == "arange"
 
 
 def test_indices() -> None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
+from graphckpt.kernels.attention.meaning import NOTHING, PASSES, STOPS
 from graphckpt.rewrite.attention.replace import Replaced, replace_attentions
 from tests.rewrite.attention import variants
-from tests.rewrite.attention.variants import BATCH, FUSED, HEADS, KEPT, LENGTH, WIDTH, Way, tensors_for
+from tests.rewrite.attention.variants import BATCH, FUSED, HEADS, KEPT, LENGTH, STRANGE, WIDTH, Way, tensors_for
 
 OPERATOR = torch.ops.graphckpt.attention.default
 
@@ -73,6 +74,37 @@ def test_near_misses_are_left_alone_with_the_reason(way: Way) -> None:
     torch.testing.assert_close(compiled(**tensors), way(**tensors))
 
 
+@pytest.mark.parametrize("way", [*STRANGE, variants.masked_by_torch], ids=lambda way: way.__name__)
+def test_strange_ways_come_out_as_they_do_from_eager(way: Way) -> None:
+    tensors = tensors_for(way)
+    _, _, compiled = replaced(way, tensors)
+    for mine, exact in zip(gradients(compiled, tensors), gradients(way, tensors), strict=True):
+        torch.testing.assert_close(mine, exact, rtol=1e-10, atol=1e-12)
+
+
+def test_a_function_transform_is_left_alone() -> None:
+    def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.vmap(variants.scaled_after)(q, k, v)
+
+    tensors = tensors_for(variants.scaled_after)
+    _, found, compiled = replaced(way, tensors)
+    assert found.fused == 0
+    torch.testing.assert_close(compiled(**tensors), way(**tensors))
+
+
+def test_a_mask_that_is_drawn_is_not_frozen() -> None:
+    def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        hidden = torch.rand(1, 1, 1, LENGTH) < 0.5
+        return (q @ k.transpose(-2, -1) + torch.where(hidden, -1e30, 0.0)).softmax(-1) @ v
+
+    tensors = {name: tensor.detach().float() for name, tensor in tensors_for(variants.scaled_after).items()}
+    _, _, compiled = replaced(way, tensors)
+    torch.manual_seed(3)
+    mine = compiled(**tensors)
+    torch.manual_seed(3)
+    torch.testing.assert_close(mine, way(**tensors), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("way", "band"),
     [
@@ -116,7 +148,8 @@ def test_heads_of_keys_are_shared_and_not_copied() -> None:
 def test_what_hides_by_minus_infinity_gives_nothing_to_an_empty_row() -> None:
     (finite,) = calls(replaced(variants.masked_fill, tensors_for(variants.masked_fill))[0])
     (infinite,) = calls(replaced(variants.where, tensors_for(variants.where))[0])
-    assert (flags(finite)[5], flags(infinite)[5]) == (True, False)
+    (added,) = calls(replaced(variants.additive_bool, tensors_for(variants.additive_bool))[0])
+    assert [flags(call)[5] for call in (finite, infinite, added)] == [STOPS, NOTHING, PASSES]
 
 
 def test_dropout_keeps_its_distribution() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.masked
 from torch import Tensor
 from torch.nn import functional
 
@@ -111,7 +112,8 @@ def windowed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def any_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     scores = q @ k.transpose(-2, -1) * SCALE
-    return scores.masked_fill(mask, torch.finfo(scores.dtype).min).softmax(-1) @ v
+    nothing = torch.zeros((), dtype=torch.float64)
+    return (scores + torch.where(mask, torch.finfo(torch.float64).min, nothing)).softmax(-1) @ v
 
 
 def _near(scores: Tensor, v: Tensor) -> Tensor:
@@ -166,6 +168,107 @@ def square(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return _near((q @ k.transpose(-2, -1)) ** 2, v)
 
 
+def replaced_by_any_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return _near((q @ k.transpose(-2, -1)).masked_fill(mask, torch.finfo(torch.float64).min), v)
+
+
+def hidden_twice(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+    scores = (q @ k.transpose(-2, -1)).masked_fill(~keys[:, None, None, :], torch.finfo(torch.float64).min)
+    return _near(scores.masked_fill(~causal(), -torch.inf), v)
+
+
+def without_gradients(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with torch.no_grad():
+        weights = (q @ k.transpose(-2, -1)).softmax(-1)
+    return weights @ v
+
+
+def detached(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.transpose(-2, -1)).softmax(-1).detach() @ v
+
+
+def in_place(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    scores = q @ k.transpose(-2, -1)
+    scores += bias
+    return _near(scores, v)
+
+
+def sink_scaled(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor) -> Tensor:
+    joined = torch.cat([q @ k.transpose(-2, -1), sinks.reshape(1, -1, 1, 1).expand(BATCH, -1, LENGTH, -1)], dim=-1)
+    return (joined * 0.5).softmax(-1)[..., :-1] @ v
+
+
+def shifted_under_a_sink(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor) -> Tensor:
+    joined = torch.cat([q @ k.transpose(-2, -1) + 3.0, sinks.reshape(1, -1, 1, 1).expand(BATCH, -1, LENGTH, -1)], dim=-1)
+    return joined.softmax(-1)[..., :-1] @ v
+
+
+def shifted_under_a_softcap(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _near(torch.tanh((q @ k.transpose(-2, -1) + 1.5) / 2) * 2, v)
+
+
+def masked_by_torch(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return torch.masked.softmax(q @ k.transpose(-2, -1), -1, mask=~mask.expand(-1, HEADS, -1, -1)) @ v
+
+
+def mask_made_in_place(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    mask = torch.zeros(LENGTH, LENGTH, dtype=torch.float64)
+    mask.masked_fill_(~causal(), -torch.inf)
+    return _near(q @ k.transpose(-2, -1) + mask, v)
+
+
+def bias_changed_later(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+    mask = keys[:, None, None, :].double() * 2
+    weights = (q @ k.transpose(-2, -1) + mask).softmax(-1)
+    mask.add_(keys[:, None, None, :] * 5.0)
+    return weights @ v
+
+
+def documents_of_floats(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> Tensor:
+    ids = documents * 0.5
+    hidden = ids[:, None, :, None] != ids[:, None, None, :]
+    return _near((q @ k.transpose(-2, -1)).masked_fill(hidden, torch.finfo(torch.float64).min), v)
+
+
+def arange_with_options(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    places = torch.arange(3, end=LENGTH + 3)
+    hidden = places[None, :] > torch.arange(LENGTH)[:, None] + 3
+    return _near((q @ k.transpose(-2, -1)).masked_fill(hidden, torch.finfo(torch.float64).min), v)
+
+
+def mask_of_batches_as_large_as_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    q, k, v = (tensor[:, :BATCH] for tensor in (q, k, v))
+    nothing = torch.zeros((), dtype=torch.float64)
+    return _near(q @ k.transpose(-2, -1) + torch.where(mask[:, 0], -torch.inf, nothing)[:, None], v)
+
+
+def batch_of_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _near(q[:1] @ k[:1].transpose(-2, -1), v)
+
+
+def out_of_order(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+    hidden = ~keys[:, None, None, :]
+    first, second = ((x @ k.transpose(-2, -1)).masked_fill(hidden, -torch.inf).softmax(-1) for x in (q, q * 2))
+    late = second @ v
+    return late + first @ v
+
+
+def empty_rows(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+    hidden = ~(keys[:, None, None, :] & causal())
+    return _near((q @ k.transpose(-2, -1)).masked_fill(hidden, torch.finfo(torch.float64).min), v)
+
+
+# Fused or not: what comes out, and the gradients, must be eager's.
+STRANGE: tuple[Way, ...] = (
+    mask_made_in_place,
+    bias_changed_later,
+    documents_of_floats,
+    arange_with_options,
+    mask_of_batches_as_large_as_heads,
+    batch_of_one,
+    out_of_order,
+    empty_rows,
+)
 FUSED: tuple[Way, ...] = (
     scaled_after,
     scaled_before,
@@ -197,6 +300,14 @@ KEPT: dict[Way, str] = {
     weights_from_the_right: "do not go into a plain product from the left",
     half_hidden: "replaced by something that still has a weight",
     square: "the scores come from pow",
+    replaced_by_any_mask: "replaced by a mask that is not proven",
+    hidden_twice: "hidden in several ways",
+    without_gradients: "computed without gradients",
+    detached: "go into detach",
+    in_place: "which is no part of an attention",
+    sink_scaled: "no sink",
+    shifted_under_a_sink: "shifted before their softcap, or beside a sink",
+    shifted_under_a_softcap: "shifted before their softcap",
 }
 
 
