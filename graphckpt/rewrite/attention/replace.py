@@ -266,6 +266,8 @@ class _Writer:
 
     def _vector(self, at: At, coordinate: str, full: tuple[int, int, int, int]) -> fx.Node:
         """(B, n) of a tensor that depends on b and one more coordinate."""
+        if is_written(at.node):
+            raise NoMatch(f"{at.node.name} is written to in place")
         count = full[COORDINATES.index(coordinate)]
         own = (full[0] if "b" in at.axes else 1, count if coordinate in at.axes else 1)
 
