@@ -88,6 +88,9 @@ def directional_error(
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     generator = torch.Generator().manual_seed(DIRECTION_SEED)
     drawn = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    # Rows of padding get no gradient by torch's convention, whatever the loss makes of them.
+    for row in _padding_rows(model, parameters, drawn):
+        row.zero_()
     length = _global_norm(drawn)
     direction = [(tensor / length).to(p) for tensor, p in zip(drawn, parameters, strict=True)]
     _move(parameters, direction, distance)
@@ -106,6 +109,14 @@ def first_step(config: ModelConfig, way: Way) -> FirstStep:
     model, batch = build(config)
     run = prepare(way, model)
     return FirstStep(run, model, batch, step(run, batch, MASK_SEED).item())
+
+
+def _padding_rows(
+    model: nn.Module, parameters: Sequence[nn.Parameter], drawn: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    by_parameter = {id(parameter): tensor for parameter, tensor in zip(parameters, drawn, strict=True)}
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.padding_idx is not None]
+    return [by_parameter[id(e.weight)][e.padding_idx] for e in embeddings if id(e.weight) in by_parameter]
 
 
 def _side(config: ModelConfig, way: Way) -> Side:

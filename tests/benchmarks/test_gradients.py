@@ -82,6 +82,27 @@ def test_masks_drawn_again_show() -> None:
     assert directional_error(model, model, batch, redrawn) > 1e-2
 
 
+class Padded(nn.Module):
+    """The sum of embeddings squared; row 0 is padding, and there, so that its gradient is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(4, 3, padding_idx=0).double()
+        with torch.no_grad():
+            self.table.weight[0] = 2.0
+
+    def forward(self, inputs: torch.Tensor) -> Output:
+        return Output(self.table(inputs).square().sum())
+
+
+def test_rows_of_padding_have_no_direction() -> None:
+    model, batch = Padded(), {"inputs": torch.tensor([0, 1, 2, 0])}
+    model(**batch).loss.backward()
+    gradients = tuple(p.grad for p in model.parameters() if p.grad is not None)
+    assert directional_error(model, model, batch, gradients) < 1e-6
+
+
 def test_the_parameters_are_put_back() -> None:
     model, batch, gradients = trained()
     before = [p.detach().clone() for p in model.parameters()]
