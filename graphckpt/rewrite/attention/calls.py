@@ -86,9 +86,13 @@ def is_written(node: fx.Node) -> bool:
 
 
 def _memory(node: object) -> int:
+    """What tells one memory from another; tensors without any of their own are taken to share it."""
     found = value(node)
     assert found is not None
-    return found.untyped_storage()._cdata
+    try:
+        return found.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return -1
 
 
 def is_transformed(graph: fx.Graph) -> bool:

@@ -92,3 +92,13 @@ def test_indices() -> None:
     assert full_index((slice(None), Ellipsis, 1), 3) == (slice(None), slice(None), 1)
     assert is_whole_slice(slice(0, 5), 5) and is_whole_slice(slice(None), 5)
     assert not is_whole_slice(slice(0, 4), 5) and not is_whole_slice(3, 5)
+
+
+def test_tensors_without_memory_are_taken_to_share_it() -> None:
+    graph = fx.Graph()
+    nodes = [graph.placeholder("x"), graph.placeholder("y")]
+    total = graph.call_method("add_", (nodes[0], 1))
+    for node in (*nodes, total):
+        node.meta["example_value"] = torch.eye(3).to_sparse()
+    mark_written(graph)
+    assert all(is_written(node) for node in (*nodes, total))
