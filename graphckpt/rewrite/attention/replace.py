@@ -88,7 +88,7 @@ def replace_attentions(module: fx.GraphModule) -> Replaced:
         try:
             if transformed:
                 raise NoMatch("it is inside of a function transform, such as vmap")
-            writer.replace(match(softmax))
+            writer.replace(softmax)
             fused += 1
         except NoMatch as reason:
             kept.append((softmax.name, str(reason)))
@@ -109,10 +109,16 @@ class _Writer:
     place: int = 0
     scores_in: torch.dtype = torch.float32
 
-    def replace(self, found: Match) -> None:
-        """Write the operator and take the last product out; nothing is written where that fails."""
-        before, self.place = set(self.graph.nodes), self.places[found.last]
+    def replace(self, softmax: fx.Node) -> None:
+        """Write the operator and take the last product out; nothing is written where that fails.
+
+        Raises:
+            NoMatch: whatever it is that fails.
+        """
+        before = set(self.graph.nodes)
         try:
+            found = match(softmax)
+            self.place = self.places[found.last]
             with self.graph.inserting_before(found.last):
                 out = self._written(found, _full_sizes(found))
         # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
