@@ -57,7 +57,7 @@ _OPTIONS = {
     "unsqueeze": frozenset({"dim"}),
     "cumsum": frozenset({"dim", "dtype"}),
     "diff": frozenset({"n", "dim", "prepend", "append"}),
-    "baddbmm": frozenset({"beta", "alpha"}),
+    "baddbmm": frozenset({"batch1", "batch2", "beta", "alpha"}),
     "repeat_interleave": frozenset({"repeats", "dim"}),
 }
 _WRITES = frozenset({"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"})
@@ -66,23 +66,29 @@ _WRITTEN = "graphckpt_written"
 
 
 def mark_written(graph: fx.Graph) -> None:
-    """Mark every node that shares its memory with something that is written to: what it holds depends on when it is read."""
-    written = set()
-    for node in graph.nodes:
+    """Mark every node that shares its memory with something that is written to, with the place of the last write: what it holds
+    depends on when it is read."""
+    written: dict[int, int] = {}
+    for place, node in enumerate(graph.nodes):
         own = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
         in_place = own in _WRITES or (own.endswith("_") and not own.endswith("__") and own not in ("and_", "or_", "not_", "is_"))
         if not in_place and not node.kwargs.get("inplace") and "out" not in node.kwargs:
             continue
         targets = [node.args[0] if node.args else None, node.kwargs.get("out")]
-        written |= {_memory(target) for target in targets if value(target) is not None}
+        written |= {_memory(target): place for target in targets if value(target) is not None}
     for node in graph.nodes:
         if value(node) is not None and _memory(node) in written:
-            node.meta[_WRITTEN] = True
+            node.meta[_WRITTEN] = written[_memory(node)]
 
 
 def is_written(node: fx.Node) -> bool:
     """Whether `mark_written` found a write to its memory."""
-    return bool(node.meta.get(_WRITTEN))
+    return _WRITTEN in node.meta
+
+
+def last_written(node: fx.Node) -> int:
+    """The place in the graph of the last write to its memory, -1 where there is none."""
+    return int(node.meta.get(_WRITTEN, -1))
 
 
 def _memory(node: object) -> int:

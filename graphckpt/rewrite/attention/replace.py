@@ -29,6 +29,7 @@ from graphckpt.rewrite.attention.calls import (
     is_transformed,
     is_whole_slice,
     is_written,
+    last_written,
     mark_written,
     name_of,
     shape,
@@ -107,6 +108,7 @@ class _Writer:
     notes: list[str]
     places: Mapping[fx.Node, int]
     place: int = 0
+    read_from: int = 0
     scores_in: torch.dtype = torch.float32
 
     def replace(self, softmax: fx.Node) -> None:
@@ -118,7 +120,7 @@ class _Writer:
         before = set(self.graph.nodes)
         try:
             found = match(softmax)
-            self.place = self.places[found.last]
+            self.place, self.read_from = self.places[found.last], self.places[found.product.node]
             with self.graph.inserting_before(found.last):
                 out = self._written(found, _full_sizes(found))
         # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
@@ -134,7 +136,7 @@ class _Writer:
         q = self._operand(found.product.left, full, shares_heads=False)
         k, v = (self._operand(side, full, shares_heads=True) for side in (found.product.right, found.v))
         dtype = torch.promote_types(*(_fake(node).dtype for node in (found.product.node, found.last)))
-        q, k, v = (self._cast(node, dtype) for node in (q, k, v))
+        q, k, v = (node if _fake(node).dtype == dtype else self._method("to", node, dtype) for node in (q, k, v))
         masks = self._masks(found, full)
         seed = None
         if found.dropout:
@@ -144,7 +146,7 @@ class _Writer:
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
         known = [None if node is None else _fake(node) for node in tensors]
         # The operator reads later than the calls it stands for.
-        written = [node.name for node in tensors if node is not None and is_written(node)]
+        written = [node.name for node in tensors[3:] if node is not None and is_written(node)]
         if written:
             raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
@@ -162,18 +164,23 @@ class _Writer:
 
     def _operand(self, operand: Operand, full: tuple[int, int, int, int], *, shares_heads: bool) -> fx.Node:
         node, steps = _simplified(operand)
-        if is_written(node):
-            raise NoMatch(f"{node.name} is written to in place")
+        self._check_settled(node)
         for method, arguments in steps:
             node = self._method(method, node, *arguments)
         if len(shape(node)) == 3:
             node = self._method("reshape", node, (*full[:2], *shape(node)[1:]))
         once = _before_repeats(node) if shares_heads else None
         if once is not None:
+            self._check_settled(once)
             node = self._method("squeeze", once, 2) if len(shape(once)) == 5 else once
         if shape(node)[0] != full[0]:
             node = self._method("expand", node, full[0], -1, -1, -1)
         return node
+
+    def _check_settled(self, node: fx.Node) -> None:
+        """Queries, keys and values may be put together in place, as long as that is over when their product is taken."""
+        if last_written(node) >= self.read_from:
+            raise NoMatch(f"{node.name} is written to in place")
 
     def _masks(self, found: Match, full: tuple[int, int, int, int]) -> _Masks:
         scores = _fake(found.product.node).dtype

@@ -110,6 +110,19 @@ def windowed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (scores + torch.zeros(LENGTH, LENGTH, dtype=torch.float64).masked_fill(~seen, -torch.inf)).softmax(-1) @ v
 
 
+def filled_in_place(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    keys = torch.empty_like(k)
+    keys[..., :3], keys[..., 3:] = k[..., :3], k[..., 3:] * 2
+    return (q @ keys.transpose(-2, -1) * SCALE).softmax(-1) @ v
+
+
+def named_baddbmm(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (tensor.reshape(-1, LENGTH, WIDTH) for tensor in (q, k, v))
+    slopes = torch.arange(LENGTH, dtype=torch.float64)[None, None].expand(BATCH * HEADS, 1, -1)
+    scores = slopes.baddbmm(batch1=q, batch2=k.transpose(1, 2), beta=1.0, alpha=SCALE)
+    return torch.bmm(scores.softmax(-1), v).view(BATCH, HEADS, LENGTH, WIDTH)
+
+
 def any_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     scores = q @ k.transpose(-2, -1) * SCALE
     nothing = torch.zeros((), dtype=torch.float64)
@@ -286,6 +299,8 @@ FUSED: tuple[Way, ...] = (
     grouped,
     packed,
     windowed,
+    filled_in_place,
+    named_baddbmm,
     any_mask,
 )
 KEPT: dict[Way, str] = {
