@@ -176,13 +176,14 @@ def render(rows: Sequence[Coverage]) -> str:
                 f"{own[0].attentions}",
                 _span([row.fused for row in own]),
                 _span([row.inductor for row in own]),
-                f"{_span([row.square_before for row in own])} to {_span([row.square_after for row in own])}",
+                _span([row.square_before for row in own]),
+                _span([row.square_after for row in own]),
                 f"{max(ratios):.2f}" if ratios else "-",
                 f"{len(own)}",
                 "; ".join(dict.fromkeys(reason for row in own for reason in row.reasons)) or "-",
             ]
         )
-    heads = ["model", "attentions", "ours", "Inductor", "square tensors", "error over eager's", "rows", "what is kept, and why"]
+    heads = ["model", "attentions", "ours", "Inductor", "square before", "after", "error over eager's", "rows", "kept, and why"]
     return markdown_table(heads, lines)
 
 

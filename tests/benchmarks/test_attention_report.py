@@ -34,6 +34,6 @@ def test_models_and_memory_stand_in_tables(tmp_path: Path) -> None:
     append_row(tmp_path / MEMORY, record("compile", step_row(200_000_000)))
     append_row(tmp_path / MEMORY, record("ours:attention=auto", step_row(50_000_000)))
     text = report(tmp_path)
-    assert "| llama | 2 | 2 | 0 | 33 to 0 | 1.25 | 1 | - |" in text
+    assert "| llama | 2 | 2 | 0 | 33 | 0 | 1.25 | 1 | - |" in text
     assert "measured at abcdef12" in text
     assert "| ours:attention=auto | 50.0 | 0.250 |" in text
