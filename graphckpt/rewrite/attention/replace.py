@@ -50,6 +50,8 @@ from graphckpt.rewrite.attention.products import Operand
 
 # Seeds are drawn below this: Inductor draws integers of 32 bits.
 _SEEDS = 2**31 - 1
+# Less than half a unit in its last place, in fp64 too, is what any score is.
+_ABSORBS = -1e30
 # What may stand around an attention and is gone with it, in-place sums of scores included.
 _WITHOUT_EFFECT = (
     frozenset({"softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh", "masked_fill", "where", "getitem"})
@@ -188,7 +190,7 @@ class _Writer:
         hidden: list[tuple[At, bool, int]] = []
         biases = []
         for term in found.terms:
-            read = read_additive(self._at(term.node, term.shape, full), torch.finfo(scores).min)
+            read = read_additive(self._at(term.node, term.shape, full), max(torch.finfo(scores).min, _ABSORBS))
             if read.conditions and term.factor != 1.0:
                 raise NoMatch("a mask is scaled")
             hidden += [(at, is_true, PASSES if read.uniform else NOTHING) for at, is_true in read.conditions]

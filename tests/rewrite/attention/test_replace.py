@@ -229,6 +229,19 @@ def test_sizes_that_are_symbols_are_left_alone() -> None:
     assert "known sizes" in found.kept[0][1]
 
 
+def test_a_mask_of_a_smaller_type_hides_as_well() -> None:
+    """The most negative number of bf16 is not that of fp32, and absorbs every score all the same."""
+
+    def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = torch.zeros((), dtype=torch.bfloat16).where(variants.causal(), torch.finfo(torch.bfloat16).min)
+        return (q.float() @ k.float().transpose(-2, -1) + mask).softmax(-1).to(v.dtype) @ v
+
+    module, found, _ = replaced(way, {name: torch.randn(BATCH, HEADS, LENGTH, WIDTH).bfloat16() for name in "qkv"})
+    assert (found.fused, found.notes) == (1, ())
+    assert flags(calls(module)[0])[:3] == (-1, 0, 0)
+    assert calls(module)[0].args[3] is None
+
+
 def test_a_value_of_another_type_is_cast_and_cast_back() -> None:
     """Scores in fp32, weights and v in bf16, as models do that keep their softmax exact."""
 
