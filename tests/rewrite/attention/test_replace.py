@@ -233,7 +233,8 @@ def test_a_mask_of_a_smaller_type_hides_as_well() -> None:
     """The most negative number of bf16 is not that of fp32, and absorbs every score all the same."""
 
     def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mask = torch.zeros((), dtype=torch.bfloat16).where(variants.causal(), torch.finfo(torch.bfloat16).min)
+        nothing = torch.zeros((), dtype=torch.bfloat16)
+        mask = torch.where(variants.causal(), nothing, torch.finfo(torch.bfloat16).min)
         return (q.float() @ k.float().transpose(-2, -1) + mask).softmax(-1).to(v.dtype) @ v
 
     module, found, _ = replaced(way, {name: torch.randn(BATCH, HEADS, LENGTH, WIDTH).bfloat16() for name in "qkv"})
