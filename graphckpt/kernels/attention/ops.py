@@ -144,12 +144,8 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
     *tensors, out, lse = ctx.saved_tensors
     given = out.new_zeros(out.shape) if grad_out is None else grad_out
     found = torch.ops.graphckpt.attention_backward(given, grad_lse, out, lse, *tensors, *ctx.flags)
-    bias, sinks = (grad if wanted else None for grad, wanted in zip(found[3:], (_has(tensors[3]), _has(tensors[7])), strict=True))
+    bias, sinks = (None if of is None else grad for grad, of in zip(found[3:], (tensors[3], tensors[7]), strict=True))
     return (*found[:3], bias, None, None, None, sinks, None, *(None for _ in ctx.flags))
-
-
-def _has(tensor: Tensor | None) -> bool:
-    return tensor is not None
 
 
 attention.register_autograd(_differentiate, setup_context=_save)

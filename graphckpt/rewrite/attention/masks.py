@@ -114,8 +114,7 @@ def read_condition(at: At, is_true: bool, proven: Proven) -> None:
     node, axes = at
     name = name_of(node)
     below = source_of(at)
-    seen = value(below.node) if below is not None else None
-    if below is not None and seen is not None and seen.dtype == torch.bool:
+    if below is not None and _is_bool(below.node):
         read_condition(below, is_true, proven)
     elif name == "and_" and is_true:
         for side in node.args:

@@ -24,10 +24,7 @@ from graphckpt.rewrite.attention.calls import (
     CASTS,
     PRODUCTS,
     VIEWS,
-    argument,
-    full_index,
     is_transformed,
-    is_whole_slice,
     is_written,
     last_written,
     mark_written,
@@ -46,6 +43,7 @@ from graphckpt.rewrite.attention.masks import (
     read_condition,
 )
 from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
+from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
 
 # Seeds are drawn below this: Inductor draws integers of 32 bits.
@@ -162,16 +160,16 @@ class _Writer:
         if shape(out) != shape(found.last):
             return self._method("reshape", out, shape(found.last))
         # Heads lie last in memory, as the projection behind it wants them; whoever does not look there sees them as they were.
-        return out if all(_moves_heads_last(user) for user in found.last.users) else self._method("contiguous", out)
+        return out if all(moves_heads_last(user) for user in found.last.users) else self._method("contiguous", out)
 
     def _operand(self, operand: Operand, full: tuple[int, int, int, int], *, shares_heads: bool) -> fx.Node:
-        node, steps = _simplified(operand)
+        node, steps = simplified(operand)
         self._check_settled(node)
         for method, arguments in steps:
             node = self._method(method, node, *arguments)
         if len(shape(node)) == 3:
             node = self._method("reshape", node, (*full[:2], *shape(node)[1:]))
-        once = _before_repeats(node) if shares_heads else None
+        once = before_repeats(node) if shares_heads else None
         if once is not None:
             self._check_settled(once)
             node = self._method("squeeze", once, 2) if len(shape(once)) == 5 else once
@@ -322,14 +320,6 @@ def _values(arguments: Any) -> Any:
     return fx.map_arg(arguments, lambda node: node.meta["example_value"])
 
 
-def _moves_heads_last(node: fx.Node) -> bool:
-    """Whether this is the view of (B, H, n, D) as (B, n, H, D)."""
-    if name_of(node) == "transpose":
-        return {argument(node, 1, "dim0"), argument(node, 2, "dim1")} == {1, 2}
-    dims = node.args[1:] if len(node.args) != 2 else argument(node, 1)
-    return name_of(node) == "permute" and tuple(dims) == (0, 2, 1, 3)
-
-
 def _erase_unread(node: fx.Node) -> None:
     """Erase a node and what only it read. Not for a general sweep to do: that takes a write to a buffer for something unread."""
     stack, gone = [node], set[fx.Node]()
@@ -356,46 +346,6 @@ def _full_sizes(found: Match) -> tuple[int, int, int, int]:
     if batch * heads != (own[0] * own[1] if len(own) == 4 else own[0]):
         raise NoMatch("the scores are viewed in other batches and heads")
     return batch, heads, own[-2], own[-1]
-
-
-def _simplified(operand: Operand) -> Operand:
-    """Without a transposition that undoes the one its node is."""
-    node, steps = operand
-    while steps and steps[0] == ("transpose", (-2, -1)) and name_of(node) == "transpose":
-        rank = len(shape(node))
-        dims = sorted(int(argument(node, place, name)) % rank for place, name in ((1, "dim0"), (2, "dim1")))
-        if dims != [rank - 2, rank - 1]:
-            break
-        node, steps = argument(node, 0), steps[1:]
-    return Operand(node, steps)
-
-
-def _before_repeats(node: fx.Node) -> fx.Node | None:
-    """The heads of (B, H, S, D) before each was repeated, as (B, Hk, S, D) or (B, Hk, 1, S, D): heads of keys are shared."""
-    batch, heads, *rest = shape(node)
-    while name_of(node) in CASTS and _fake(node).dtype == _fake(argument(node, 0)).dtype:
-        node = argument(node, 0)
-    if name_of(node) == "repeat_interleave" and argument(node, 2, "dim") in (1, -3):
-        return argument(node, 0) if isinstance(argument(node, 1, "repeats"), int) else None
-    if name_of(node) not in VIEWS:
-        return None
-    repeated = argument(node, 0)
-    while name_of(repeated) in CASTS:
-        repeated = argument(repeated, 0)
-    if name_of(repeated) != "expand" or len(shape(repeated)) != 5:
-        return None
-    once = argument(repeated, 0)
-    key_heads = shape(once)[1] if len(shape(once)) == 5 else 0
-    if shape(once) != (batch, key_heads, 1, *rest) or shape(repeated) != (batch, key_heads, heads // key_heads, *rest):
-        return None
-    base = argument(once, 0) if name_of(once) in ("getitem", "unsqueeze") else None
-    if base is None or shape(base) != (batch, key_heads, *rest):
-        return once
-    if name_of(once) == "getitem":
-        entries = [entry for entry in full_index(argument(once, 1), 4) if entry is not None]
-        if not all(is_whole_slice(entry, size) for entry, size in zip(entries, shape(base), strict=True)):
-            return once
-    return base
 
 
 def _one_way(ways: set[int]) -> int:
