@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from graphckpt.compat.regions import inline_regions
 from graphckpt.config import Options
 from graphckpt.errors import AttentionError
 from graphckpt.rewrite.attention.replace import replace_attentions
+from graphckpt.session.pipeline import replans_regions
 
 _logger = logging.getLogger("graphckpt")
 
@@ -24,13 +26,15 @@ def fuse_attentions(module: fx.GraphModule, inputs: Sequence[object], options: O
     trains = any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs)
     if options.attention == "keep" or not trains:
         return ()
+    # What is planned anew is no region any more, and attention in it is like any other.
+    regions = inline_regions(module) if replans_regions(options) else 0
     replaced = replace_attentions(module)
     if replaced.kept and options.attention == "fused":
         name, reason = replaced.kept[0]
         raise AttentionError(name, 'a form that can be fused, for attention="fused" (or attention="auto")', reason)
+    notes = ["regions of torch.utils.checkpoint are planned anew"] if regions else []
     count = replaced.fused + len(replaced.kept)
-    if not count:
-        return ()
-    notes = [f"{replaced.fused} of {count} attentions are fused", *replaced.notes]
+    if count:
+        notes += [f"{replaced.fused} of {count} attentions are fused", *replaced.notes]
     notes += [f"attention of {name} is kept: {reason}" for name, reason in replaced.kept]
     return tuple(notes)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.checkpoint import checkpoint
 
 import graphckpt
 from graphckpt.config import Options
@@ -51,6 +52,26 @@ def test_inference_and_keep_leave_the_graph_as_it_is(trains: bool, attention: st
     module, inputs = graph_of(variants.scaled_after, trains=trains)
     before = module.code
     assert fuse_attentions(module, inputs, Options(attention=attention)) == ()  # type: ignore[arg-type]
+    assert module.code == before
+
+
+def in_a_region(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out: Tensor = checkpoint(variants.scaled_after, q, k, v, use_reentrant=False)
+    return out
+
+
+def test_attention_in_a_region_is_fused_where_regions_are_planned_anew() -> None:
+    notes = fuse_attentions(*graph_of(in_a_region), Options(attention="auto", activation_budget="1GB"))
+    assert notes == ("regions of torch.utils.checkpoint are planned anew", "1 of 1 attentions are fused")
+
+
+@pytest.mark.parametrize("options", [Options(attention="auto"), Options(attention="auto", budget="1GB", checkpoints="honour")])
+def test_attention_in_a_region_that_is_honoured_is_kept(options: Options) -> None:
+    module, inputs = graph_of(in_a_region)
+    before = module.code
+    notes = fuse_attentions(module, inputs, options)
+    assert notes[0] == "0 of 1 attentions are fused"
+    assert "a region of torch.utils.checkpoint that is honoured" in notes[1]
     assert module.code == before
 
 

@@ -71,19 +71,25 @@ class Scores:
 
 @dataclass(frozen=True)
 class Match:
-    """One attention: its softmax, the product of scores, ``last`` the product with v, and ``v``."""
+    """One attention: scores of ``sizes`` (B, H, Q, K) in the type ``scores_in``.
 
-    softmax: fx.Node
-    product: Product
-    scale: float
-    softcap: float
-    terms: tuple[Term, ...]
-    conditions: tuple[Condition, ...]
-    sinks: fx.Node | None
-    leading: tuple[int, ...]
-    dropout: float
+    ``first`` reads q and k, ``last`` gives the result. ``is_causal``: a query sees keys up to its own place, both counted from 0.
+    """
+
+    q: Operand
+    k: Operand
     v: Operand
+    first: fx.Node
     last: fx.Node
+    sizes: tuple[int, int, int, int]
+    scores_in: torch.dtype
+    scale: float
+    softcap: float = 0.0
+    terms: tuple[Term, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    sinks: fx.Node | None = None
+    dropout: float = 0.0
+    is_causal: bool = False
 
 
 def is_attention(node: fx.Node) -> bool:
@@ -115,22 +121,34 @@ def match(softmax: fx.Node) -> Match:
         raise NoMatch("the softmax is not over the last dimension")
     found = Scores()
     _walk_up(argument(softmax, 0), softmax, found)
-    assert found.product is not None
+    product = found.product
+    assert product is not None
     dropout, v, last = _walk_down(softmax, found)
     _check_grad_mode(found, v, last)
     return Match(
-        softmax,
-        found.product,
+        product.left,
+        product.right,
+        v,
+        product.node,
+        last,
+        _full_sizes(product.node, found.leading),
+        value(product.node).dtype,  # type: ignore[union-attr]
         found.scale,
         found.softcap,
         tuple(found.terms),
         tuple(found.conditions),
         found.sinks,
-        found.leading,
         dropout,
-        v,
-        last,
     )
+
+
+def _full_sizes(product: fx.Node, leading: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """(B, H, Q, K) of the scores; a product of 3 dimensions that is viewed in no other way has one head."""
+    own = shape(product)
+    batch, heads = leading or (own[:2] if len(own) == 4 else (own[0], 1))
+    if batch * heads != (own[0] * own[1] if len(own) == 4 else own[0]):
+        raise NoMatch("the scores are viewed in other batches and heads")
+    return batch, heads, own[-2], own[-1]
 
 
 def _check_grad_mode(found: Scores, v: Operand, last: fx.Node) -> None:

@@ -45,14 +45,17 @@ from graphckpt.rewrite.attention.masks import (
 from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
 from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
+from graphckpt.rewrite.attention.sdpa import is_sdpa, read_sdpa, takes_math_path
 
 # Seeds are drawn below this: Inductor draws integers of 32 bits.
 _SEEDS = 2**31 - 1
 # Less than half a unit in its last place, in fp64 too, is what any score is.
 _ABSORBS = -1e30
+_IN_A_BODY = "it is in a part that is run as a whole: a region of torch.utils.checkpoint that is honoured, or control flow"
 # What may stand around an attention and is gone with it, in-place sums of scores included.
 _WITHOUT_EFFECT = (
-    frozenset({"softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh", "masked_fill", "where", "getitem"})
+    frozenset({"scaled_dot_product_attention", "softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh"})
+    | frozenset({"masked_fill", "where", "getitem"})
     | frozenset({"expand", "repeat_interleave", "transpose", "permute", "arange", "zeros", "full", "ones", "new_ones", "ones_like"})
     | frozenset({"and_", "not", "le", "lt", "ge", "gt", "eq", "ne", "cumsum", "diff"})
     | CASTS
@@ -85,18 +88,24 @@ def replace_attentions(module: fx.GraphModule) -> Replaced:
         mark_written(module.graph)
     writer = _Writer(module.graph, {}, [], {node: place for place, node in enumerate(module.graph.nodes)})
     fused, kept = 0, []
-    for softmax in [node for node in module.graph.nodes if is_attention(node)]:
+    for attention in _attentions(module.graph):
         try:
             if transformed:
                 raise NoMatch("it is inside of a function transform, such as vmap")
-            writer.replace(softmax)
+            writer.replace(attention)
             fused += 1
         except NoMatch as reason:
-            kept.append((softmax.name, str(reason)))
+            kept.append((attention.name, str(reason)))
     if fused:
         module.graph.lint()
         module.recompile()
+    bodies = [(name, part) for name, part in module.named_modules() if isinstance(part, fx.GraphModule) and part is not module]
+    kept += [(f"{name}.{node.name}", _IN_A_BODY) for name, body in bodies for node in _attentions(body.graph)]
     return Replaced(fused, tuple(kept), tuple(dict.fromkeys(writer.notes)))
+
+
+def _attentions(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if is_attention(node) or takes_math_path(node)]
 
 
 @dataclass
@@ -111,7 +120,7 @@ class _Writer:
     read_from: int = 0
     scores_in: torch.dtype = torch.float32
 
-    def replace(self, softmax: fx.Node) -> None:
+    def replace(self, attention: fx.Node) -> None:
         """Write the operator and take the last product out; nothing is written where that fails.
 
         Raises:
@@ -119,10 +128,10 @@ class _Writer:
         """
         before = set(self.graph.nodes)
         try:
-            found = match(softmax)
-            self.place, self.read_from = self.places[found.last], self.places[found.product.node]
+            found = read_sdpa(attention) if is_sdpa(attention) else match(attention)
+            self.place, self.read_from = self.places[found.last], self.places[found.first]
             with self.graph.inserting_before(found.last):
-                out = self._written(found, _full_sizes(found))
+                out = self._written(found)
         # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
         except Exception as reason:
             for node in reversed([node for node in self.graph.nodes if node not in before]):
@@ -132,12 +141,12 @@ class _Writer:
         found.last.replace_all_uses_with(out)
         _erase_unread(found.last)
 
-    def _written(self, found: Match, full: tuple[int, int, int, int]) -> fx.Node:
-        q = self._operand(found.product.left, full, shares_heads=False)
-        k, v = (self._operand(side, full, shares_heads=True) for side in (found.product.right, found.v))
-        dtype = torch.promote_types(*(_fake(node).dtype for node in (found.product.node, found.last)))
+    def _written(self, found: Match) -> fx.Node:
+        q = self._operand(found.q, found.sizes, shares_heads=False)
+        k, v = (self._operand(side, found.sizes, shares_heads=True) for side in (found.k, found.v))
+        dtype = torch.promote_types(found.scores_in, _fake(found.last).dtype)
         q, k, v = (node if _fake(node).dtype == dtype else self._method("to", node, dtype) for node in (q, k, v))
-        masks = self._masks(found, full)
+        masks = self._masks(found)
         seed = None
         if found.dropout:
             device = _fake(q).device
@@ -182,8 +191,8 @@ class _Writer:
         if last_written(node) >= self.read_from:
             raise NoMatch(f"{node.name} is written to in place")
 
-    def _masks(self, found: Match, full: tuple[int, int, int, int]) -> _Masks:
-        scores = _fake(found.product.node).dtype
+    def _masks(self, found: Match) -> _Masks:
+        full, scores = found.sizes, found.scores_in
         self.scores_in = torch.promote_types(scores, torch.float32)
         hidden: list[tuple[At, bool, int]] = []
         biases = []
@@ -203,6 +212,8 @@ class _Writer:
         documents = None
         if proven.documents is not None:
             documents = self._ids(proven.documents[0], "i", full), self._ids(proven.documents[1], "j", full)
+        if found.is_causal:
+            proven.bound(None, 0)
         return _Masks(_band(proven), self._joined("and", operator.and_, keys), documents, self._bias(biases), uniform)
 
     def _at(self, node: fx.Node, where: tuple[int, ...], full: tuple[int, int, int, int]) -> At:
@@ -337,15 +348,6 @@ def _fake(node: fx.Node) -> torch.Tensor:
     if found is None:
         raise NoMatch(f"{node.name} is no tensor")
     return found
-
-
-def _full_sizes(found: Match) -> tuple[int, int, int, int]:
-    """(B, H, Q, K) of the scores; a product of 3 dimensions that is viewed in no other way has one head."""
-    own = shape(found.product.node)
-    batch, heads = found.leading or (own[:2] if len(own) == 4 else (own[0], 1))
-    if batch * heads != (own[0] * own[1] if len(own) == 4 else own[0]):
-        raise NoMatch("the scores are viewed in other batches and heads")
-    return batch, heads, own[-2], own[-1]
 
 
 def _one_way(ways: set[int]) -> int:
