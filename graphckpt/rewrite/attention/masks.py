@@ -124,10 +124,24 @@ def read_condition(at: At, is_true: bool, proven: Proven) -> None:
             read_condition(part, True, proven)
     elif name == "not" and _is_bool(argument(node, 0)):
         read_condition(_operand(argument(node, 0), axes), not is_true, proven)
+    elif (truth := _truth_of_choice(at)) is not None:
+        read_condition(truth[0], is_true == truth[1], proven)
     elif not (is_true and name in ("new_ones", "ones", "ones_like")):
         relation = _OPPOSITE[name] if name in _OPPOSITE and not is_true else name
         if name not in _OPPOSITE or not _compares(at, relation, proven):
             _read_leaf(at, is_true, proven)
+
+
+def _truth_of_choice(at: At) -> tuple[At, bool] | None:
+    """The condition of ``where(condition, 0.0, hides).bool()``, and which truth of it makes that true; None where it is none."""
+    chosen = argument(at.node, 0) if name_of(at.node) in CASTS and at.node.args else None
+    if name_of(chosen) != "where" or not isinstance(chosen, fx.Node):
+        return None
+    condition, *sides = chosen.args
+    left, right = (number(side) for side in sides)
+    if left is None or right is None or (left == 0) == (right == 0) or not (_is_bool(at.node) and _is_bool(condition)):
+        return None
+    return _operand(condition, at.axes), left != 0
 
 
 def source_of(at: At, *, asks_truth: bool = False) -> At | None:

@@ -61,6 +61,8 @@ def _keys() -> Tensor:
         (lambda: torch.ones(ROWS, KEYS, dtype=torch.bool).tril(1).triu(-2), -2, 1),
         (lambda: (_keys() <= _rows())[None, None].expand(BATCH, 1, -1, -1), None, 0),
         (lambda: torch.arange(2, KEYS + 2)[None, :] <= torch.arange(2, ROWS + 2)[:, None], None, 0),
+        (lambda: ~torch.where(_keys() <= _rows(), 0.0, -1e38).to(torch.bool), None, 0),
+        (lambda: torch.where(_keys() <= _rows(), 1.0, 0.0).bool(), None, 0),
     ],
 )
 def test_bands(condition: Condition, low: int | None, high: int | None) -> None:
