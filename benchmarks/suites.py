@@ -196,12 +196,18 @@ def random_rows(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
 
 
 def attention(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
-    """What fusing attention is worth: a long Llama of 8 heads, without a budget and as small as it gets. Of a scope, its device."""
-    del rows
+    """What fusing attention is worth: a long Llama of 8 heads, without a budget, as small as it gets, and in between. Of a scope,
+    its device."""
     llama = replace(default_config(Family.LLAMA), device=scope.device)
     config = replace(llama, layers=4, batch=1, sequence=LONG, width=512, heads=8)
-    ways = (COMPILE, ours(attention="auto"), HF_CKPT, SMALLEST, ours(attention="auto", policy="smallest"))
-    return [RowSpec(config, way) for way in ways]
+    fused, smallest = ours(attention="auto"), ours(attention="auto", policy="smallest")
+    specs = [RowSpec(config, way) for way in (COMPILE, fused, HF_CKPT, SMALLEST, smallest)]
+    ends = [find_step(rows, RowSpec(config, way)) for way in (smallest, fused)]
+    if ends[0] is not None and ends[1] is not None:
+        low_bytes, high_bytes = (end.peak_bytes for end in ends if end is not None)
+        between = (round(low_bytes + share * (high_bytes - low_bytes)) for share in FRONTIER_FRACTIONS)
+        specs += [RowSpec(config, ours(attention="auto", activation_budget=size_bytes)) for size_bytes in between]
+    return specs
 
 
 SUITES: dict[str, Suite] = {

@@ -1,8 +1,9 @@
 """The ways a model is run: from a `Way` and a model to the callable whose steps are measured.
 
 Enters: a way, or its text (`compile`, `hf_ckpt`, `knob:0.4`, `ours:activation_budget=90000000`). Leaves: a callable
-with the model's signature. Peers run with their stock flags. A way configures torch for the whole process, so a
-process runs one row. Not guaranteed: that a peer can run every model; `Unsupported` says why it cannot.
+with the model's signature. Peers run with their stock flags; ours keeps the model's attention, as they do, unless the way
+says otherwise. A way configures torch for the whole process, so a process runs one row. Not guaranteed: that a peer can
+run every model; `Unsupported` says why it cannot.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ def prepare(way: Way, model: nn.Module) -> Callable[..., Any]:
     if way.kind is Kind.EAGER:
         return model
     if way.kind is Kind.OURS:
-        options: dict[str, Any] = dict(way.options)
+        # Its peers keep the attention that a model has.
+        options: dict[str, Any] = {"attention": "keep", **dict(way.options)}
         return torch.compile(model, backend=BACKEND, options=options)
     if way.kind is Kind.HF_CKPT:
         _checkpoint_every_layer(model)

@@ -36,7 +36,7 @@ class Options:
     inner: Literal["inductor", "eager"] = "inductor"
     on_infeasible: Literal["error", "warn"] = "error"
     checkpoints: Literal["replan", "honour"] = "replan"
-    attention: Literal["auto", "keep", "fused"] = "keep"
+    attention: Literal["auto", "keep", "fused"] = "auto"
     verify: bool = False
     solver_seconds: float | None = None
     policy: str | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +13,8 @@ from graphckpt.errors import AttentionError
 from graphckpt.rewrite.attention.replace import replace_attentions
 from graphckpt.session.pipeline import replans_regions
 
-_logger = logging.getLogger("graphckpt")
+# Devices that the operator's tests have been run on. Elsewhere it is for who asks.
+_TRIED_ON = frozenset({"cpu"})
 
 
 def fuse_attentions(module: fx.GraphModule, inputs: Sequence[object], options: Options) -> tuple[str, ...]:
@@ -23,9 +23,12 @@ def fuse_attentions(module: fx.GraphModule, inputs: Sequence[object], options: O
     Raises:
         AttentionError: one cannot be replaced, and ``attention="fused"``.
     """
-    trains = any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs)
-    if options.attention == "keep" or not trains:
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    if options.attention == "keep" or not any(tensor.requires_grad for tensor in tensors):
         return ()
+    untried = {tensor.device.type for tensor in tensors} - _TRIED_ON
+    if untried and options.source("attention") == "default":
+        return (f"attention is kept: its kernels were never run on {', '.join(sorted(untried))}; attention='auto' asks for them",)
     # What is planned anew is no region any more, and attention in it is like any other.
     regions = inline_regions(module) if replans_regions(options) else 0
     replaced = replace_attentions(module)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from benchmarks.configs import Family
 from benchmarks.judge import allowed_peak_bytes
 from benchmarks.record import Measurement, RowRecord
-from benchmarks.suites import SUITES, Scope, budget_ways, budgets, curve, gradients, peers, prediction
+from benchmarks.suites import SUITES, Scope, attention, budget_ways, budgets, curve, gradients, peers, prediction
 from tests.benchmarks import samples
 
 GPT2_EAGER = Scope((Family.GPT2,), ("eager",))
@@ -92,6 +92,17 @@ def test_predictions_walk_the_frontier() -> None:
     step = samples.step_row(predictions=(samples.prediction(frontier_count=9),))
     ways = [spec.way.text() for spec in prediction(GPT2_EAGER, [samples.record("ours", step)])]
     assert ways[3:] == ["ours:policy=index:2", "ours:policy=index:4", "ours:policy=index:6"]
+
+
+def test_fused_attention_is_given_budgets_between_its_ends() -> None:
+    """Ends at 50 and 190 MB: a quarter, a half and three quarters of the way."""
+    config = attention(Scope(), ())[0].config.text()
+    ends = {"ours:attention=auto": LARGEST, "ours:attention=auto,policy=smallest": SMALLEST}
+    rows = [samples.record(way, step, config=config) for way, step in ends.items()]
+    known = attention(Scope(), rows[:1])
+    between = attention(Scope(), rows)[len(known) :]
+    assert [spec.way.option("activation_budget") for spec in between] == [85_000_000, 120_000_000, 155_000_000]
+    assert {spec.way.option("attention") for spec in between} == {"auto"}
 
 
 def test_resnet_gradients_are_compared_in_fp64_only() -> None:

@@ -55,6 +55,15 @@ def test_inference_and_keep_leave_the_graph_as_it_is(trains: bool, attention: st
     assert module.code == before
 
 
+def test_where_the_operator_was_never_run_only_who_asks_gets_it() -> None:
+    module, inputs = graph_of(variants.scaled_after)
+    elsewhere = [tensor.detach().to("meta").requires_grad_() for tensor in inputs]
+    (note,) = fuse_attentions(module, elsewhere, Options())
+    assert note.startswith("attention is kept") and "never run on meta" in note
+    asked = Options(attention="auto", source_of=(("attention", "environment"),))
+    assert fuse_attentions(module, elsewhere, asked) == ("1 of 1 attentions are fused",)
+
+
 def in_a_region(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out: Tensor = checkpoint(variants.scaled_after, q, k, v, use_reentrant=False)
     return out
