@@ -50,6 +50,16 @@ def size_hint(size: int | torch.SymInt) -> int:
     return int(hint)
 
 
+def symbolic_size(size: int | torch.SymInt) -> Any:
+    """A size as something that can be compared without tying the graph to a number: itself, or the expression it stands for.
+
+    Two equal expressions are equal sizes. None where the size depends on data.
+    """
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    return size.node.expr if size.node.hint is not None else None
+
+
 def extent(size: Sequence[int], stride: Sequence[int]) -> int:
     """Elements from the first to the last one of a tensor laid out so; 0 for an empty one."""
     return 0 if 0 in size else sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1

@@ -12,6 +12,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphckpt.compat.fake import symbolic_size
+
+# A number, or the expression of one that is known when the graph runs: equal expressions are equal sizes.
+Size = Any
+FullSizes = tuple[Size, Size, Size, Size]
+
 _ALIASES = {
     "multiply": "mul",
     "truediv": "div",
@@ -137,15 +143,21 @@ def value(node: object) -> torch.Tensor | None:
 
 
 def has_sizes(node: object) -> bool:
-    """Whether a node makes a tensor whose sizes are all known numbers."""
+    """Whether a node makes a tensor whose sizes depend on no data."""
     found = value(node)
-    return found is not None and all(isinstance(size, int) for size in found.shape)
+    return found is not None and all(symbolic_size(size) is not None for size in found.shape)
 
 
-def shape(node: object) -> tuple[int, ...]:
-    """The sizes of what a node makes; () where that is no tensor or its sizes are not known numbers."""
+def shape(node: object) -> tuple[Size, ...]:
+    """The sizes of what a node makes; () where that is no tensor or its sizes depend on data."""
     found = value(node)
-    return tuple(found.shape) if found is not None and has_sizes(node) else ()
+    return tuple(symbolic_size(size) for size in found.shape) if found is not None and has_sizes(node) else ()
+
+
+def size_of(given: object) -> Size | None:
+    """A size that is given as a number or by a node; None where it is none."""
+    found = given.meta.get("example_value") if isinstance(given, fx.Node) else given
+    return symbolic_size(found) if isinstance(found, (int, torch.SymInt)) and not isinstance(found, bool) else None
 
 
 def number(given: object) -> float | None:
@@ -163,11 +175,13 @@ def number(given: object) -> float | None:
     return None
 
 
-def is_whole_slice(index: object, size: int) -> bool:
+def is_whole_slice(index: object, size: Size) -> bool:
     """Whether a slice takes everything of a dimension of this size."""
-    if not isinstance(index, slice) or any(isinstance(part, fx.Node) for part in (index.start, index.stop, index.step)):
+    if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
         return False
-    return index.indices(size) == (0, size, 1)
+    stop = None if index.stop is None else size_of(index.stop)
+    at_end = isinstance(stop, int) and isinstance(size, int) and stop >= size
+    return index.stop is None or stop == size or at_end
 
 
 def full_index(index: object, rank: int) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ from graphckpt.rewrite.attention.calls import (
     CASTS,
     PRODUCTS,
     VIEWS,
+    FullSizes,
     argument,
     full_index,
     has_sizes,
@@ -27,7 +28,7 @@ from graphckpt.rewrite.attention.calls import (
     shape,
     value,
 )
-from graphckpt.rewrite.attention.masks import COORDINATES, At, source_of
+from graphckpt.rewrite.attention.coordinates import COORDINATES, At, source_of
 from graphckpt.rewrite.attention.products import Operand, Product, read_product
 
 # A score that is replaced by this or less has no weight beside any other; what is *added* must absorb every score.
@@ -81,7 +82,7 @@ class Match:
     v: Operand
     first: fx.Node
     last: fx.Node
-    sizes: tuple[int, int, int, int]
+    sizes: FullSizes
     scores_in: torch.dtype
     scale: float
     softcap: float = 0.0
@@ -142,7 +143,7 @@ def match(softmax: fx.Node) -> Match:
     )
 
 
-def _full_sizes(product: fx.Node, leading: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _full_sizes(product: fx.Node, leading: tuple[int, ...]) -> FullSizes:
     """(B, H, Q, K) of the scores; a product of 3 dimensions that is viewed in no other way has one head."""
     own = shape(product)
     batch, heads = leading or (own[:2] if len(own) == 4 else (own[0], 1))
@@ -244,7 +245,7 @@ def _sum(node: fx.Node, found: Scores, readers: set[fx.Node]) -> object:
         raise NoMatch("two products are summed" if is_left else "no product of queries and keys is found")
     scores, term = (left, right) if is_left else (right, left)
     if not has_sizes(term):
-        raise NoMatch("a bias has sizes that are symbols")
+        raise NoMatch("a bias has sizes that depend on data")
     found.terms.append(Term(term, shape(node)))
     return scores
 

@@ -2,7 +2,8 @@
 
 What enters: a Dynamo graph of a training step. What leaves: how many were replaced, and why the others were not. The graph is
 changed in place; what nobody reads any more is gone. Dropout is drawn from a seed of its own: the distribution is kept, the bits
-are not. Not guaranteed: attentions whose sizes are symbols; they are left alone, with that reason.
+are not. Sizes may be symbols. Not guaranteed: attentions with sizes that depend on data, or are sums and the like of symbols; they
+are left alone, with that reason.
 """
 
 from __future__ import annotations
@@ -24,24 +25,19 @@ from graphckpt.rewrite.attention.calls import (
     CASTS,
     PRODUCTS,
     VIEWS,
+    FullSizes,
+    Size,
     is_transformed,
     is_written,
     last_written,
     mark_written,
     name_of,
     shape,
+    size_of,
     value,
 )
-from graphckpt.rewrite.attention.masks import (
-    COORDINATES,
-    At,
-    KeyPart,
-    NotProven,
-    Proven,
-    axes_of,
-    read_additive,
-    read_condition,
-)
+from graphckpt.rewrite.attention.coordinates import COORDINATES, At, NotProven, axes_of
+from graphckpt.rewrite.attention.masks import KeyPart, Proven, read_additive, read_condition
 from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
 from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
@@ -52,6 +48,7 @@ _SEEDS = 2**31 - 1
 # Less than half a unit in its last place, in fp64 too, is what any score is.
 _ABSORBS = -1e30
 _IN_A_BODY = "it is in a part that is run as a whole: a region of torch.utils.checkpoint that is honoured, or control flow"
+_NO_INPUT = "a size is no number and no input of the graph"
 # What may stand around an attention and is gone with it, in-place sums of scores included.
 _WITHOUT_EFFECT = (
     frozenset({"scaled_dot_product_attention", "softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh"})
@@ -167,23 +164,23 @@ class _Writer:
                 both.meta[key] = found.last.meta[key]
         out = self._cast(self._call(operator.getitem, both, 0), _fake(found.last).dtype)
         if shape(out) != shape(found.last):
-            return self._method("reshape", out, shape(found.last))
+            return self._reshaped(out, shape(found.last))
         # Heads lie last in memory, as the projection behind it wants them; whoever does not look there sees them as they were.
         return out if all(moves_heads_last(user) for user in found.last.users) else self._method("contiguous", out)
 
-    def _operand(self, operand: Operand, full: tuple[int, int, int, int], *, shares_heads: bool) -> fx.Node:
+    def _operand(self, operand: Operand, full: FullSizes, *, shares_heads: bool) -> fx.Node:
         node, steps = simplified(operand)
         self._check_settled(node)
         for method, arguments in steps:
             node = self._method(method, node, *arguments)
         if len(shape(node)) == 3:
-            node = self._method("reshape", node, (*full[:2], *shape(node)[1:]))
+            node = self._reshaped(node, (*full[:2], *shape(node)[1:]))
         once = before_repeats(node) if shares_heads else None
         if once is not None:
             self._check_settled(once)
             node = self._method("squeeze", once, 2) if len(shape(once)) == 5 else once
         if shape(node)[0] != full[0]:
-            node = self._method("expand", node, full[0], -1, -1, -1)
+            node = self._method("expand", node, self._given(full[0]), -1, -1, -1)
         return node
 
     def _check_settled(self, node: fx.Node) -> None:
@@ -216,17 +213,17 @@ class _Writer:
             proven.bound(None, 0)
         return _Masks(_band(proven), self._joined("and", operator.and_, keys), documents, self._bias(biases), uniform)
 
-    def _at(self, node: fx.Node, where: tuple[int, ...], full: tuple[int, int, int, int]) -> At:
+    def _at(self, node: fx.Node, where: tuple[int, ...], full: FullSizes) -> At:
         """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
         own = shape(node)
         if len(where) == 4 and where[:2] != full[:2]:
             raise NoMatch("a mask is for other batches and heads")
         if len(where) == 3 and len(own) == 3:
-            node = self._method("reshape", node, (*(full[:2] if own[0] != 1 else (1, 1)), *own[1:]))
+            node = self._reshaped(node, (*(full[:2] if own[0] != 1 else (1, 1)), *own[1:]))
         return At(node, axes_of(node, full))
 
     def _proven(
-        self, hidden: list[tuple[At, bool, int]], full: tuple[int, int, int, int]
+        self, hidden: list[tuple[At, bool, int]], full: FullSizes
     ) -> tuple[Proven, list[tuple[At, bool, int]]]:
         """What all conditions say that can be proven; if not all can, those that are left, and nothing else."""
         proven, left = Proven(full), []
@@ -243,7 +240,7 @@ class _Writer:
             raise NoMatch("a mask that is proven is joined with one that is not")
         return proven, left
 
-    def _as_bias(self, at: At, is_true: bool, way: int, full: tuple[int, int, int, int]) -> fx.Node:
+    def _as_bias(self, at: At, is_true: bool, way: int, full: FullSizes) -> fx.Node:
         """A condition as a tensor to be added, in a type in which it absorbs every score."""
         if way == STOPS or not at.is_ordered or is_written(at.node):
             raise NoMatch("scores are replaced by a mask that is not proven")
@@ -251,7 +248,7 @@ class _Writer:
 
         def written() -> fx.Node:
             own = tuple(size if name in at.axes else 1 for name, size in zip(COORDINATES, full, strict=True))
-            condition = self._cast(self._method("reshape", at.node, own), torch.bool)
+            condition = self._cast(self._reshaped(at.node, own), torch.bool)
             hides = -torch.inf if way == NOTHING else torch.finfo(dtype).min
             return self._filled(condition, *((0.0, hides) if is_true else (hides, 0.0)), dtype)
 
@@ -278,17 +275,17 @@ class _Writer:
             total = self._once((name, total, node), partial(self._call, *pair))
         return total
 
-    def _keys(self, part: KeyPart, full: tuple[int, int, int, int]) -> fx.Node:
+    def _keys(self, part: KeyPart, full: FullSizes) -> fx.Node:
         """Bool (B, K): the keys that may be attended to."""
         allowed = self._cast(self._vector(part.at, "j", full), torch.bool)
         return self._once(("not", allowed), lambda: self._method("logical_not", allowed)) if part.negated else allowed
 
-    def _ids(self, at: At, coordinate: str, full: tuple[int, int, int, int]) -> fx.Node:
+    def _ids(self, at: At, coordinate: str, full: FullSizes) -> fx.Node:
         """Integers (B, n): the documents that queries or keys are of."""
         vector = self._vector(at, coordinate, full)
         return vector if _fake(vector).dtype in INTEGERS else self._cast(vector, torch.int64)
 
-    def _vector(self, at: At, coordinate: str, full: tuple[int, int, int, int]) -> fx.Node:
+    def _vector(self, at: At, coordinate: str, full: FullSizes) -> fx.Node:
         """(B, n) of a tensor that depends on b and one more coordinate."""
         if is_written(at.node):
             raise NoMatch(f"{at.node.name} is written to in place")
@@ -296,8 +293,8 @@ class _Writer:
         own = (full[0] if "b" in at.axes else 1, count if coordinate in at.axes else 1)
 
         def written() -> fx.Node:
-            node = at.node if shape(at.node) == own else self._method("reshape", at.node, own)
-            return node if own == (full[0], count) else self._method("expand", node, full[0], count)
+            node = at.node if shape(at.node) == own else self._reshaped(at.node, own)
+            return node if own == (full[0], count) else self._method("expand", node, self._given(full[0]), self._given(count))
 
         return self._once(("vector", at, coordinate), written)
 
@@ -313,6 +310,27 @@ class _Writer:
         if is_written(node):
             raise NoMatch(f"{node.name} is written to in place")
         return self._once(("cast", node, dtype), lambda: self._method("to", node, dtype))
+
+    def _reshaped(self, node: fx.Node, sizes: tuple[Size, ...]) -> fx.Node:
+        given = [self._found(size) for size in sizes]
+        # One that there is no name for follows from the others.
+        if given.count(None) > 1:
+            raise NoMatch(_NO_INPUT)
+        return self._method("reshape", node, tuple(-1 if size is None else size for size in given))
+
+    def _given(self, size: Size) -> int | fx.Node:
+        """A size as an argument."""
+        found = self._found(size)
+        if found is None:
+            raise NoMatch(_NO_INPUT)
+        return found
+
+    def _found(self, size: Size) -> int | fx.Node | None:
+        """The number, or the input of the graph that is this size; None if there is no such input."""
+        if isinstance(size, int):
+            return size
+        inputs = self.graph.find_nodes(op="placeholder")
+        return next((node for node in inputs if size_of(node) == size), None)
 
     def _call(self, function: Callable[..., object], *arguments: Any) -> fx.Node:
         node = self.graph.call_function(function, arguments)

@@ -14,7 +14,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphckpt.rewrite.attention.calls import argument, has_sizes, is_written, name_of, number, shape, value
+from graphckpt.rewrite.attention.calls import FullSizes, argument, has_sizes, is_written, name_of, number, shape, value
 from graphckpt.rewrite.attention.match import Condition, Match, NoMatch, Term
 from graphckpt.rewrite.attention.products import Operand
 
@@ -73,7 +73,7 @@ def read_sdpa(node: fx.Node) -> Match:
     )
 
 
-def _mask(mask: Any, sizes: tuple[int, int, int, int]) -> tuple[tuple[Term, ...], tuple[Condition, ...]]:
+def _mask(mask: Any, sizes: FullSizes) -> tuple[tuple[Term, ...], tuple[Condition, ...]]:
     """What is added to the scores, and what hides them: a row that is hidden whole gives 0."""
     if mask is None:
         return (), ()

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from graphckpt.rewrite.attention.masks import At, NotProven, Proven, axes_of, read_condition
+from graphckpt.rewrite.attention.coordinates import At, NotProven, axes_of
+from graphckpt.rewrite.attention.masks import Proven, read_condition
 
 FULL = (2, 3, 7, 9)
 BATCH, _, ROWS, KEYS = FULL

@@ -220,15 +220,6 @@ def test_a_write_to_a_buffer_is_not_swept_away() -> None:
     assert tensors["count"].item() == before + 1
 
 
-def test_sizes_that_are_symbols_are_left_alone() -> None:
-    tensors = tensors_for(variants.scaled_after)
-    for tensor in tensors.values():
-        torch._dynamo.mark_dynamic(tensor, 2)
-    _, found, _ = replaced(variants.scaled_after, tensors)
-    assert found.fused == 0
-    assert "known sizes" in found.kept[0][1]
-
-
 def test_a_mask_of_a_smaller_type_hides_as_well() -> None:
     """The most negative number of bf16 is not that of fp32, and absorbs every score all the same."""
 
