@@ -45,14 +45,26 @@ class Band(NamedTuple):
         return (start, stop) if start < stop else (0, 0)
 
     def pairs(self, row_count: int, key_count: int) -> int:
-        """Pairs of a query and a key in the band."""
-        ranges = (self.keys_of(row, row, key_count) for row in range(row_count))
-        return sum(stop - start for start, stop in ranges)
+        """Pairs of a query and a key in the band. Counts may be symbols, and are tied to no number."""
+        up_to_right = row_count * key_count if self.right == OPEN else _pairs_up_to(self.offset + self.right, row_count, key_count)
+        before_left = 0 if self.left == OPEN else _pairs_up_to(self.offset - self.left - 1, row_count, key_count)
+        return up_to_right - before_left
 
     @property
     def is_open(self) -> bool:
         """Whether it leaves out nothing."""
         return self.left == OPEN and self.right == OPEN
+
+
+def _pairs_up_to(ahead: int, row_count: int, key_count: int) -> int:
+    """Pairs (i, j) with j - i of ``ahead`` at most: the sum over rows of i + ahead + 1, if that is a number of keys."""
+
+    def keys_below(end: int) -> int:
+        """The sum of 0, 1, ... below ``end``, each taken as ``key_count`` where it is more."""
+        rising = torch.sym_min(torch.sym_max(end, 0), key_count)
+        return rising * (rising - 1) // 2 + key_count * torch.sym_max(end - key_count, 0)
+
+    return keys_below(ahead + 1 + row_count) - keys_below(ahead + 1)
 
 
 class Attention(NamedTuple):

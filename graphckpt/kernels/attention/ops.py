@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphckpt.compat.fake import size_hint
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import blocked, cost, flash
 from graphckpt.kernels.attention.meaning import Attention, Band, Gradients, Sizes, empty_heads_last
@@ -153,8 +152,7 @@ attention.register_autograd(_differentiate, setup_context=_save)
 
 
 def _sizes(q: Any, k: Any, v: Any) -> Sizes:
-    # Sizes may be symbols, which counting pairs would tie to a number.
-    return Sizes(*(size_hint(size) for size in (q[0], q[1], q[2], k[1], k[2], q[3], v[3])))
+    return Sizes(q[0], q[1], q[2], k[1], k[2], q[3], v[3])
 
 
 @register_flop_formula(torch.ops.graphckpt.attention)

@@ -6,14 +6,13 @@ worked out here but asked: the call is made on fake tensors, and what it dispatc
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphckpt.compat.dispatch import operators_of
 from graphckpt.rewrite.attention.calls import FullSizes, argument, has_sizes, is_written, name_of, number, shape, value
 from graphckpt.rewrite.attention.match import Condition, Match, NoMatch, Term
 from graphckpt.rewrite.attention.products import Operand
@@ -31,11 +30,8 @@ def takes_math_path(node: fx.Node) -> bool:
     """Whether this is such a call, and torch would write out its weights for it."""
     if not is_sdpa(node) or not has_sizes(node):
         return False
-    seen = _Names()
-    fake = value(node)
-    with seen, fake.fake_mode if isinstance(fake, FakeTensor) else contextlib.nullcontext():
-        node.target(*_values(node.args), **_values(node.kwargs))  # type: ignore[operator]
-    return not _SOFTMAXES.isdisjoint(seen.names)
+    made_of = operators_of(cast(Callable[..., object], node.target), _values(node.args), _values(node.kwargs))
+    return not _SOFTMAXES.isdisjoint(made_of)
 
 
 def read_sdpa(node: fx.Node) -> Match:
@@ -82,18 +78,6 @@ def _mask(mask: Any, sizes: FullSizes) -> tuple[tuple[Term, ...], tuple[Conditio
     if value(mask).dtype == torch.bool:  # type: ignore[union-attr]
         return (), (Condition(mask, sizes, hides=False, uniform=False),)
     return (Term(mask, sizes),), ()
-
-
-class _Names(TorchDispatchMode):
-    """Notes the names of what is dispatched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names = set[str]()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func._schema.name)
-        return func(*args, **(kwargs or {}))
 
 
 def _values(arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import ops
-from graphckpt.kernels.attention.api import run
+from graphckpt.kernels.attention.api import attend, run
 from graphckpt.kernels.attention.meaning import Attention, Band
 from tests.kernels.attention.cases import answer, call_of, errors, oracle
 
@@ -98,3 +98,29 @@ def test_arithmetic_is_that_of_the_pairs_in_the_band() -> None:
         with FlopCounterMode(display=False) as backward:
             out.sum().backward()
         assert backward.get_total_flops() == 2 * 2 * pairs * 16 * 2 * 5
+
+
+def test_counting_arithmetic_ties_no_graph_to_a_length() -> None:
+    """Inductor counts while it compiles; a guard it left behind would mean a graph a length."""
+    counted: list[object] = []
+
+    def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        fake = [node.meta["example_value"] for node in module.graph.find_nodes(op="placeholder")]
+        with FlopCounterMode(display=False) as counter:
+            module(*fake)
+        counted.append(counter.get_total_flops())
+        return module
+
+    def way(q: torch.Tensor) -> torch.Tensor:
+        out, _ = attend(q, q, q, causal=True, window=5)
+        return out
+
+    compiled = torch.compile(way, backend=backend, fullgraph=True)
+    for length in (9, 23):
+        q = torch.randn(1, 2, length, 8)
+        torch._dynamo.mark_dynamic(q, 2)
+        torch.testing.assert_close(compiled(q), way(q))
+    (flops,) = counted
+    assert not isinstance(flops, int)
+    # The first row sees one key, the second two, all from the fifth on five; 2 heads, 8 wide, two products of 2 flops a pair.
+    assert int(flops) == 2 * (1 + 2 + 3 + 4 + 5 * 5) * 8 * 2 * 2
