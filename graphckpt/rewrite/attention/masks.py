@@ -19,7 +19,8 @@ from torch import fx
 from graphckpt.rewrite.attention.calls import CASTS, FullSizes, argument, name_of, number, shape, value
 from graphckpt.rewrite.attention.constants import computed, is_constant
 from graphckpt.rewrite.attention.coordinates import INTEGERS, At, NotProven, side_of, source_of
-from graphckpt.rewrite.attention.ranges import Linear, gathered, linear, range_of, same_everywhere
+from graphckpt.rewrite.attention.positions import position_of, run_source, same_everywhere
+from graphckpt.rewrite.attention.ranges import Linear, gathered, linear, range_of
 
 # Constant masks are computed up to this many elements.
 _MOST_FOLDED = 2**26
@@ -35,13 +36,15 @@ class KeyPart(NamedTuple):
 
 @dataclass
 class Proven:
-    """What a mask says. ``low`` and ``high`` bound j - i, None where they do not."""
+    """What a mask says. ``low`` and ``high`` bound j - i, None where they do not. ``orders``: comparisons of positions, as of their
+    places, that hold if the documents are runs of these positions."""
 
     sizes: FullSizes
     low: int | None = None
     high: int | None = None
     keys: list[KeyPart] = field(default_factory=list)
     documents: tuple[At, At] | None = None
+    orders: list[tuple[fx.Node, Linear, str]] = field(default_factory=list)
 
     def bound(self, low: int | None, high: int | None) -> None:
         """Take in one more bound on j - i, if it is one for these sizes."""
@@ -52,23 +55,37 @@ class Proven:
             self.high = high if self.high is None else min(self.high, high)
 
 
-def read_condition(at: At, is_true: bool, proven: Proven) -> None:
-    """Take in that scores count only where a bool tensor is true, or is false."""
+def read_mask(at: At, is_true: bool, proven: Proven) -> None:
+    """Take in that scores count only where a bool tensor is true, or is false.
+
+    Raises:
+        NotProven: it does not say so in a way that is known; ``proven`` is then of no more use.
+    """
+    _read(at, is_true, proven)
+    ids = {side.node for side in proven.documents or ()}
+    source = run_source(ids.pop()) if len(ids) == 1 else None
+    for positions, form, relation in proven.orders:
+        if positions is not source or not _bounded(form, relation, proven):
+            raise NotProven(f"{positions.name} is compared between queries and keys that may be of different documents")
+    proven.orders.clear()
+
+
+def _read(at: At, is_true: bool, proven: Proven) -> None:
     node, axes = at
     name = name_of(node)
     below = source_of(at)
     if below is not None and _is_bool(below.node):
-        read_condition(below, is_true, proven)
+        _read(below, is_true, proven)
     elif name == "and_" and is_true:
         for side in node.args:
             part = side_of(side, axes)
             if not _is_bool(part.node):
                 raise NotProven("a mask is joined with numbers")
-            read_condition(part, True, proven)
+            _read(part, True, proven)
     elif name == "not" and _is_bool(argument(node, 0)):
-        read_condition(side_of(argument(node, 0), axes), not is_true, proven)
+        _read(side_of(argument(node, 0), axes), not is_true, proven)
     elif (truth := _truth_of_choice(at)) is not None:
-        read_condition(truth[0], is_true == truth[1], proven)
+        _read(truth[0], is_true == truth[1], proven)
     elif not (is_true and name in ("new_ones", "ones", "ones_like")):
         relation = _OPPOSITE[name] if name in _OPPOSITE and not is_true else name
         if name not in _OPPOSITE or not _compares(at, relation, proven):
@@ -98,6 +115,8 @@ def _compares(at: At, relation: str, proven: Proven) -> bool:
     forms = [linear(side, at.axes, proven.sizes) for side in (left, right)]
     if forms[0] is not None and forms[1] is not None:
         return _bounded(forms[0].plus(forms[1], -1), relation, proven)
+    if relation != "eq" and _orders(at, relation, proven):
+        return True
     if relation != "eq" or not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
         return False
     ids = [gathered(side_of(side, at.axes), proven.sizes) for side in (left, right)]
@@ -117,6 +136,17 @@ def _compares(at: At, relation: str, proven: Proven) -> bool:
     if proven.documents is not None:
         raise NotProven("there are two partitions into documents")
     proven.documents = (ids[0], ids[1])
+    return True
+
+
+def _orders(at: At, relation: str, proven: Proven) -> bool:
+    """Take in a comparison of two positions, for `read_mask` to see whether it is one of places; False if it is none."""
+    sides = [position_of(argument(at.node, place, "other"), at.axes, proven.sizes) for place in (0, 1)]
+    left, right = sides
+    if left is None or right is None or left.source is not right.source or left.coordinate == right.coordinate or relation == "ne":
+        return False
+    forms = [Linear(constant=side.more)._replace(**{side.coordinate: 1}) for side in (left, right)]
+    proven.orders.append((left.source, forms[0].plus(forms[1], -1), relation))
     return True
 
 

@@ -7,21 +7,8 @@ from typing import NamedTuple
 
 from torch import fx
 
-from graphckpt.rewrite.attention.calls import (
-    FullSizes,
-    argument,
-    full_index,
-    is_whole_slice,
-    name_of,
-    number,
-    shape,
-    size_of,
-    value,
-)
+from graphckpt.rewrite.attention.calls import FullSizes, argument, name_of, shape, size_of, value
 from graphckpt.rewrite.attention.coordinates import COORDINATES, At, side_of, source_of
-
-# Where a tensor is looked at by itself.
-_NO_SCORES = (0, 0, 0, 0)
 
 
 class Linear(NamedTuple):
@@ -107,53 +94,3 @@ def looked_up(at: At, full: FullSizes) -> At | None:
         else:
             return None
     return At(source, tuple(axes))
-
-
-def same_everywhere(node: object) -> float | None:
-    """The number that all elements of a tensor are, whatever its sizes; None where that is not known.
-
-    What transformers derives from positions when none are given: ``(diff(positions, prepend=first - 1) != 1).cumsum(-1)``.
-    """
-    if not isinstance(node, fx.Node):
-        return number(node)
-    name, source = name_of(node), argument(node, 0) if node.args else None
-    if number(node) is not None:
-        return number(node)
-    if name == "diff":
-        return _step_of(node)
-    if name in ("eq", "ne"):
-        sides = [same_everywhere(side) for side in node.args]
-        return None if None in sides or len(sides) != 2 else float((sides[0] == sides[1]) == (name == "eq"))
-    if name == "cumsum":
-        return 0.0 if same_everywhere(source) == 0 else None
-    return None
-
-
-def _step_of(diff: fx.Node) -> float | None:
-    """What neighbours differ by along the last dimension, the first of them from what is put before it."""
-    source, times, dim = argument(diff, 0), argument(diff, 1, "n", 1), argument(diff, 2, "dim", -1)
-    before = argument(diff, 3, "prepend")
-    rank = len(shape(source))
-    if times != 1 or dim not in (-1, rank - 1) or rank not in (1, 2) or diff.kwargs.get("append") is not None:
-        return None
-    axes = tuple("" if size == 1 else axis for size, axis in zip(shape(source), "bj"[-rank:], strict=True))
-    form = linear(source, axes, _NO_SCORES)
-    if form is None or before is None:
-        return None if form is None else float(form.j)
-    first = _minus(before, source)
-    return float(form.j) if first is not None and -first == form.j else None
-
-
-def _minus(before: object, source: fx.Node) -> int | None:
-    """By how much ``source[..., :1] + number`` is more than the first of each row of ``source``."""
-    if not isinstance(before, fx.Node) or name_of(before) not in ("add", "sub") or len(before.args) != 2:
-        return None
-    first, more = before.args
-    if not isinstance(first, fx.Node) or name_of(first) != "getitem" or argument(first, 0) is not source:
-        return None
-    *rest, last = full_index(argument(first, 1), len(shape(source)))
-    whole = all(is_whole_slice(part, size) for part, size in zip(rest, shape(source), strict=False))
-    is_first = last in (slice(None, 1, None), slice(0, 1, None))
-    if not is_first or not whole or not isinstance(more, int):
-        return None
-    return more if name_of(before) == "add" else -more

@@ -37,7 +37,7 @@ from graphckpt.rewrite.attention.calls import (
     value,
 )
 from graphckpt.rewrite.attention.coordinates import COORDINATES, At, NotProven, axes_of
-from graphckpt.rewrite.attention.masks import KeyPart, Proven, read_additive, read_condition
+from graphckpt.rewrite.attention.masks import KeyPart, Proven, read_additive, read_mask
 from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
 from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
@@ -228,9 +228,9 @@ class _Writer:
         """What all conditions say that can be proven; if not all can, those that are left, and nothing else."""
         proven, left = Proven(full), []
         for at, is_true, way in hidden:
-            before = replace(proven, keys=list(proven.keys))
+            before = replace(proven, keys=list(proven.keys), orders=[])
             try:
-                read_condition(at, is_true, proven)
+                read_mask(at, is_true, proven)
             except NotProven as reason:
                 self.notes.append(f"a mask stays a tensor: {reason}")
                 proven = before

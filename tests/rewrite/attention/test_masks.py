@@ -15,15 +15,17 @@ import torch
 from torch import Tensor, fx
 
 from graphckpt.rewrite.attention.coordinates import At, NotProven, axes_of
-from graphckpt.rewrite.attention.masks import Proven, read_condition
+from graphckpt.rewrite.attention.masks import Proven, read_mask
 
 FULL = (2, 3, 7, 9)
 BATCH, _, ROWS, KEYS = FULL
 Condition = Callable[..., Tensor]
 
 
-def proven(condition: Condition, is_true: bool = True, **tensors: Tensor) -> Proven:
-    """What is proven of a condition that broadcasts to scores of `FULL`."""
+def proven(
+    condition: Condition, is_true: bool = True, sizes: tuple[int, int, int, int] = FULL, **tensors: Tensor
+) -> Proven:
+    """What is proven of a condition that broadcasts to scores of these sizes."""
     graphs: list[fx.GraphModule] = []
 
     def backend(module: fx.GraphModule, inputs: object) -> fx.GraphModule:
@@ -33,8 +35,8 @@ def proven(condition: Condition, is_true: bool = True, **tensors: Tensor) -> Pro
     torch._dynamo.reset()
     torch.compile(condition, backend=backend, fullgraph=True)(**tensors)
     (result,) = graphs[0].graph.find_nodes(op="output")[0].args[0]
-    found = Proven(FULL)
-    read_condition(At(result, axes_of(result, FULL)), is_true, found)
+    found = Proven(sizes)
+    read_mask(At(result, axes_of(result, sizes)), is_true, found)
     return found
 
 

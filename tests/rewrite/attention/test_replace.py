@@ -113,6 +113,7 @@ def test_a_mask_that_is_drawn_is_not_frozen() -> None:
         (variants.where, (-1, 0, 0)),
         (variants.additive_bool, (-1, 0, 0)),
         (variants.packed, (-1, 0, 0)),
+        (variants.packed_by_positions, (2, 0, 0)),
         (variants.windowed, (3, 0, 0)),
     ],
     ids=lambda given: getattr(given, "__name__", ""),

@@ -97,6 +97,16 @@ def grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.transpose(2, 3) * SCALE).softmax(-1) @ v
 
 
+def packed_by_positions(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    """As transformers does where positions are given: runs of them are documents, and they are compared, not places."""
+    runs = (torch.diff(positions, prepend=positions[:, :1] - 1, dim=-1) != 1).cumsum(-1)
+    b, i = torch.arange(BATCH)[:, None, None, None], torch.arange(LENGTH)[None, None, :, None]
+    j = torch.arange(LENGTH)[None, None, None, :]
+    seen = (runs[b, i] == runs[b, j]) & (positions[b, j] <= positions[b, i]) & (positions[b, j] > positions[b, i] - 3)
+    scores = q @ k.transpose(-2, -1) * SCALE
+    return (scores + torch.where(seen, torch.zeros((), dtype=q.dtype), torch.finfo(q.dtype).min)).softmax(-1) @ v
+
+
 def packed(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> Tensor:
     scores = q @ k.transpose(-2, -1) * SCALE
     same = documents[:, None, :, None] == documents[:, None, None, :]
@@ -298,6 +308,7 @@ FUSED: tuple[Way, ...] = (
     sunk,
     grouped,
     packed,
+    packed_by_positions,
     windowed,
     filled_in_place,
     named_baddbmm,
@@ -341,6 +352,7 @@ def tensors_for(way: Way) -> dict[str, Tensor]:
         "sinks": normal(HEADS),
         "keys": keys,
         "documents": torch.tensor([[0] * 5 + [1] * 6, [0] * 2 + [1] * 9]),
+        "positions": torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5], [7, 8, 2, 3, 3, 4, 5, 6, 9, 8, 9]]),
         "mask": torch.rand(BATCH, 1, LENGTH, LENGTH, generator=drawn) < 0.3,
     }
     names = way.__code__.co_varnames[: way.__code__.co_argcount]

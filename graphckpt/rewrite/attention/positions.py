@@ -1,0 +1,118 @@
+"""Positions in a sequence, and the runs that transformers finds in them to tell packed documents apart:
+
+    runs = (diff(positions, prepend=first - 1) != 1).cumsum(-1)
+
+Within a run positions go up by one from key to key, so there they differ as their places do. Positions that nobody gave are one
+run, whatever their number. Not guaranteed: positions that wrap around, which no model has.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import fx
+
+from graphckpt.rewrite.attention.calls import (
+    FullSizes,
+    argument,
+    full_index,
+    is_whole_slice,
+    name_of,
+    number,
+    shape,
+    value,
+)
+from graphckpt.rewrite.attention.coordinates import INTEGERS, side_of
+from graphckpt.rewrite.attention.ranges import gathered, linear
+
+# Where a tensor is looked at by itself.
+_NO_SCORES = (0, 0, 0, 0)
+
+
+class Position(NamedTuple):
+    """A tensor of integers looked up by query or by key, ``coordinate`` "i" or "j", and what is added."""
+
+    source: fx.Node
+    coordinate: str
+    more: int
+
+
+def position_of(given: object, axes: tuple[str, ...], full: FullSizes) -> Position | None:
+    """What one side of a comparison with these coordinates looks up, if it is a position."""
+    more = 0
+    while isinstance(given, fx.Node):
+        at = gathered(side_of(given, axes), full)
+        found = value(at.node)
+        if found is None or found.dtype not in INTEGERS:
+            return None
+        step = at.node.args[1] if name_of(at.node) in ("add", "sub") and len(at.node.args) == 2 else None
+        if not isinstance(step, int):
+            places = at.depends_on - {"b"}
+            return Position(at.node, min(places), more) if places in ({"i"}, {"j"}) and at.is_ordered else None
+        more += step if name_of(at.node) == "add" else -step
+        given, axes = at.node.args[0], at.axes
+    return None
+
+
+def run_source(runs: fx.Node) -> fx.Node | None:
+    """The positions that these are the runs of; None where they are something else."""
+    starts = argument(runs, 0) if name_of(runs) == "cumsum" else None
+    steps = argument(starts, 0) if isinstance(starts, fx.Node) and name_of(starts) == "ne" else None
+    if not isinstance(steps, fx.Node) or name_of(steps) != "diff" or number(argument(starts, 1, "other")) != 1:  # type: ignore[arg-type]
+        return None
+    source, rank = argument(steps, 0), len(shape(steps))
+    along_last = argument(steps, 2, "dim", -1) in (-1, rank - 1) and argument(runs, 1, "dim") in (-1, rank - 1)
+    of_neighbours = argument(steps, 1, "n", 1) == 1 and steps.kwargs.get("append") is None
+    if not along_last or not of_neighbours or _minus(argument(steps, 3, "prepend"), source) != -1:
+        return None
+    return gathered(side_of(source, ("b", "j")[-rank:]), _NO_SCORES).node if rank in (1, 2) else None
+
+
+def same_everywhere(node: object) -> float | None:
+    """The number that all elements of a tensor are, whatever its sizes; None where that is not known.
+
+    What transformers derives from positions when none are given: ``(diff(positions, prepend=first - 1) != 1).cumsum(-1)``.
+    """
+    if not isinstance(node, fx.Node):
+        return number(node)
+    name, source = name_of(node), argument(node, 0) if node.args else None
+    if number(node) is not None:
+        return number(node)
+    if name == "diff":
+        return _step_of(node)
+    if name in ("eq", "ne"):
+        sides = [same_everywhere(side) for side in node.args]
+        return None if None in sides or len(sides) != 2 else float((sides[0] == sides[1]) == (name == "eq"))
+    if name == "cumsum":
+        return 0.0 if same_everywhere(source) == 0 else None
+    return None
+
+
+def _step_of(diff: fx.Node) -> float | None:
+    """What neighbours differ by along the last dimension, the first of them from what is put before it."""
+    source, times, dim = argument(diff, 0), argument(diff, 1, "n", 1), argument(diff, 2, "dim", -1)
+    before = argument(diff, 3, "prepend")
+    rank = len(shape(source))
+    if times != 1 or dim not in (-1, rank - 1) or rank not in (1, 2) or diff.kwargs.get("append") is not None:
+        return None
+    axes = tuple("" if size == 1 else axis for size, axis in zip(shape(source), "bj"[-rank:], strict=True))
+    form = linear(source, axes, _NO_SCORES)
+    if form is None or before is None:
+        return None if form is None else float(form.j)
+    first = _minus(before, source)
+    return float(form.j) if first is not None and -first == form.j else None
+
+
+def _minus(before: object, source: fx.Node) -> int | None:
+    """By how much ``source[..., :1] + number`` is more than the first of each row of ``source``."""
+    if not isinstance(before, fx.Node) or name_of(before) not in ("add", "sub") or len(before.args) != 2:
+        return None
+    first, more = before.args
+    if not isinstance(first, fx.Node) or name_of(first) != "getitem" or argument(first, 0) is not source:
+        return None
+    *rest, last = full_index(argument(first, 1), len(shape(source)))
+    whole = all(is_whole_slice(part, size) for part, size in zip(rest, shape(source), strict=False))
+    is_first = last in (slice(None, 1, None), slice(0, 1, None))
+    if not is_first or not whole or not isinstance(more, int):
+        return None
+    return more if name_of(before) == "add" else -more
