@@ -144,7 +144,8 @@ def unbudgeted(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
 
 
 def compile_time(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
-    """What planning adds to compiling: without a budget, half way down, and at the smallest plan.
+    """What planning adds to compiling: without a budget, half way down, and at the smallest plan, with the model's attention and,
+    of the last two, with ours.
 
     Seconds of another commit were taken at another hour, beside other work: torch.compile is measured at its own commit.
     """
@@ -153,8 +154,10 @@ def compile_time(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
         specs += [RowSpec(config, way, own_commit=True) for way in (COMPILE, UNBUDGETED, SMALLEST)]
         first = find_step(rows, RowSpec(config, SMALLEST))
         halfway = _halfway_bytes(first.predictions) if first is not None else None
+        ways = [ours(attention="auto", policy="smallest")]
         if halfway is not None:
-            specs.append(RowSpec(config, ours(activation_budget=halfway)))
+            ways += [ours(activation_budget=halfway), ours(attention="auto", activation_budget=halfway)]
+        specs += [RowSpec(config, way) for way in ways]
     return specs
 
 
