@@ -5,7 +5,8 @@ these coordinates, or of size one. Comparisons of index ranges are linear inequa
 depends on b and j alone is padding of keys; equality of a value at (b, i) with one at (b, j) is documents. A part that depends on
 no input is computed and compared with every pair of the band it seems to be.
 
-Nothing here is a guess: what is not proven raises `NotProven`, and the mask stays a tensor.
+Nothing here is a guess: what is not proven raises `NotProven`, and the mask stays a tensor. Not guaranteed: integers so large
+that their product wraps around to zero.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ _MOST_FOLDED = 2**26
 _OPPOSITE = {"le": "gt", "gt": "le", "lt": "ge", "ge": "lt", "eq": "ne", "ne": "eq"}
 
 
-class KeyPart(NamedTuple):
-    """Keys that may be attended to: where the tensor, which depends on b and j, is true, or is false if ``negated``."""
+class Part(NamedTuple):
+    """What may attend, or be attended to: where the tensor, which depends on b and i, or on b and j, is true, or false if
+    ``negated``."""
 
     at: At
     negated: bool
@@ -42,7 +44,8 @@ class Proven:
     sizes: FullSizes
     low: int | None = None
     high: int | None = None
-    keys: list[KeyPart] = field(default_factory=list)
+    keys: list[Part] = field(default_factory=list)
+    rows: list[Part] = field(default_factory=list)
     documents: tuple[At, At] | None = None
     orders: list[tuple[fx.Node, Linear, str]] = field(default_factory=list)
 
@@ -84,12 +87,25 @@ def _read(at: At, is_true: bool, proven: Proven) -> None:
             _read(part, True, proven)
     elif name == "not" and _is_bool(argument(node, 0)):
         _read(side_of(argument(node, 0), axes), not is_true, proven)
+    elif is_true and (factors := _factors(at)) is not None:
+        for factor in factors:
+            _read_leaf(factor, True, proven)
     elif (truth := _truth_of_choice(at)) is not None:
         _read(truth[0], is_true == truth[1], proven)
     elif not (is_true and name in ("new_ones", "ones", "ones_like")):
         relation = _OPPOSITE[name] if name in _OPPOSITE and not is_true else name
         if name not in _OPPOSITE or not _compares(at, relation, proven):
             _read_leaf(at, is_true, proven)
+
+
+def _factors(at: At) -> tuple[At, At] | None:
+    """The integers of ``(keys * rows).bool()``, which is true where both are; None where it is none."""
+    product = argument(at.node, 0) if name_of(at.node) in CASTS and at.node.args else None
+    if not isinstance(product, fx.Node) or name_of(product) != "mul" or not all(isinstance(side, fx.Node) for side in product.args):
+        return None
+    left, right = (side_of(side, at.axes) for side in product.args)
+    integers = all(value(side.node).dtype in INTEGERS for side in (left, right))  # type: ignore[union-attr]
+    return (left, right) if integers and _is_bool(at.node) else None
 
 
 def _truth_of_choice(at: At) -> tuple[At, bool] | None:
@@ -176,7 +192,9 @@ def _read_leaf(at: At, is_true: bool, proven: Proven) -> None:
     if is_constant(found.node):
         _read_constant(found, is_true, proven)
     elif found.depends_on <= {"b", "j"} and found.is_ordered:
-        proven.keys.append(KeyPart(found, not is_true))
+        proven.keys.append(Part(found, not is_true))
+    elif found.depends_on <= {"b", "i"} and found.is_ordered:
+        proven.rows.append(Part(found, not is_true))
     else:
         raise NotProven(f"{at.node.name} depends on {', '.join(sorted(found.depends_on)) or 'nothing'} in a way that is not known")
 

@@ -9,46 +9,36 @@ are left alone, with that reason.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from graphckpt.kernels.attention import ops
 from graphckpt.kernels.attention.api import fastest
-from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Band
-from graphckpt.kernels.attention.validation import INTEGERS
 from graphckpt.rewrite.attention.calls import (
     CASTS,
     PRODUCTS,
     VIEWS,
     FullSizes,
-    Size,
     is_transformed,
     is_written,
     last_written,
     mark_written,
     name_of,
     shape,
-    size_of,
-    value,
 )
-from graphckpt.rewrite.attention.coordinates import COORDINATES, At, NotProven, axes_of
-from graphckpt.rewrite.attention.masks import KeyPart, Proven, read_additive, read_mask
+from graphckpt.rewrite.attention.masking import MaskWriter
 from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
 from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
 from graphckpt.rewrite.attention.sdpa import is_sdpa, read_sdpa, takes_math_path
+from graphckpt.rewrite.attention.writer import GraphWriter, fake
 
 # Seeds are drawn below this: Inductor draws integers of 32 bits.
 _SEEDS = 2**31 - 1
-# Less than half a unit in its last place, in fp64 too, is what any score is.
-_ABSORBS = -1e30
 _IN_A_BODY = "it is in a part that is run as a whole: a region of torch.utils.checkpoint that is honoured, or control flow"
-_NO_INPUT = "a size is no number and no input of the graph"
 # What may stand around an attention and is gone with it, in-place sums of scores included.
 _WITHOUT_EFFECT = (
     frozenset({"scaled_dot_product_attention", "softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh"})
@@ -70,26 +60,19 @@ class Replaced:
     notes: tuple[str, ...]
 
 
-class _Masks(NamedTuple):
-    band: Band
-    keys: fx.Node | None
-    documents: tuple[fx.Node, fx.Node] | None
-    bias: fx.Node | None
-    uniform: int
-
-
 def replace_attentions(module: fx.GraphModule) -> Replaced:
     """Replace what can be; see the module's head."""
     transformed = is_transformed(module.graph)
     if not transformed:
         mark_written(module.graph)
-    writer = _Writer(module.graph, {}, [], {node: place for place, node in enumerate(module.graph.nodes)})
+    writer = GraphWriter(module.graph)
+    replacer = _Replacer(writer, MaskWriter(writer), {node: place for place, node in enumerate(module.graph.nodes)})
     fused, kept = 0, []
     for attention in _attentions(module.graph):
         try:
             if transformed:
                 raise NoMatch("it is inside of a function transform, such as vmap")
-            writer.replace(attention)
+            replacer.replace(attention)
             fused += 1
         except NoMatch as reason:
             kept.append((attention.name, str(reason)))
@@ -98,7 +81,7 @@ def replace_attentions(module: fx.GraphModule) -> Replaced:
         module.recompile()
     bodies = [(name, part) for name, part in module.named_modules() if isinstance(part, fx.GraphModule) and part is not module]
     kept += [(f"{name}.{node.name}", _IN_A_BODY) for name, body in bodies for node in _attentions(body.graph)]
-    return Replaced(fused, tuple(kept), tuple(dict.fromkeys(writer.notes)))
+    return Replaced(fused, tuple(kept), tuple(dict.fromkeys(replacer.masks.notes)))
 
 
 def _attentions(graph: fx.Graph) -> list[fx.Node]:
@@ -106,16 +89,14 @@ def _attentions(graph: fx.Graph) -> list[fx.Node]:
 
 
 @dataclass
-class _Writer:
-    """Writes nodes before an attention's last product. ``made``: mask tensors of earlier attentions, by what they are made of."""
+class _Replacer:
+    """Puts the operator before an attention's last product. ``places``: of the nodes the graph had; ``read_from``: where queries
+    and keys are read."""
 
-    graph: fx.Graph
-    made: dict[tuple[object, ...], tuple[fx.Node, int]]
-    notes: list[str]
+    writer: GraphWriter
+    masks: MaskWriter
     places: Mapping[fx.Node, int]
-    place: int = 0
     read_from: int = 0
-    scores_in: torch.dtype = torch.float32
 
     def replace(self, attention: fx.Node) -> None:
         """Write the operator and take the last product out; nothing is written where that fails.
@@ -123,17 +104,15 @@ class _Writer:
         Raises:
             NoMatch: whatever it is that fails.
         """
-        before = set(self.graph.nodes)
+        before = set(self.writer.graph.nodes)
         try:
             found = read_sdpa(attention) if is_sdpa(attention) else match(attention)
-            self.place, self.read_from = self.places[found.last], self.places[found.first]
-            with self.graph.inserting_before(found.last):
+            self.writer.place, self.read_from = self.places[found.last], self.places[found.first]
+            with self.writer.graph.inserting_before(found.last):
                 out = self._written(found)
         # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
         except Exception as reason:
-            for node in reversed([node for node in self.graph.nodes if node not in before]):
-                self.graph.erase_node(node)
-            self.made = {key: kept for key, kept in self.made.items() if kept[0] in before}
+            self.writer.take_back(before)
             raise NoMatch(" ".join(str(reason).split())) from reason
         found.last.replace_all_uses_with(out)
         _erase_unread(found.last)
@@ -141,212 +120,52 @@ class _Writer:
     def _written(self, found: Match) -> fx.Node:
         q = self._operand(found.q, found.sizes, shares_heads=False)
         k, v = (self._operand(side, found.sizes, shares_heads=True) for side in (found.k, found.v))
-        dtype = torch.promote_types(found.scores_in, _fake(found.last).dtype)
-        q, k, v = (node if _fake(node).dtype == dtype else self._method("to", node, dtype) for node in (q, k, v))
-        masks = self._masks(found)
+        dtype = torch.promote_types(found.scores_in, fake(found.last).dtype)
+        q, k, v = (node if fake(node).dtype == dtype else self.writer.method("to", node, dtype) for node in (q, k, v))
+        masks = self.masks.write(found)
         seed = None
         if found.dropout:
-            device = _fake(q).device
-            seed = self.graph.call_function(torch.randint, (0, _SEEDS, ()), {"dtype": torch.int64, "device": device})
-            seed.meta["example_value"] = _fake(q).new_empty((), dtype=torch.int64)
+            device = fake(q).device
+            seed = self.writer.graph.call_function(torch.randint, (0, _SEEDS, ()), {"dtype": torch.int64, "device": device})
+            seed.meta["example_value"] = fake(q).new_empty((), dtype=torch.int64)
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
-        known = [None if node is None else _fake(node) for node in tensors]
+        known = [None if node is None else fake(node) for node in tensors]
         # The operator reads later than the calls it stands for.
         written = [node.name for node in tensors[3:] if node is not None and is_written(node)]
         if written:
             raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
         flags = flags._replace(implementation=fastest(ops.call_of(known, flags)))
-        both = self._call(torch.ops.graphckpt.attention.default, *tensors, *flags)
+        both = self.writer.call(torch.ops.graphckpt.attention.default, *tensors, *flags)
         # The report names what is kept by the module it comes from.
         for key in ("stack_trace", "nn_module_stack"):
             if key in found.last.meta:
                 both.meta[key] = found.last.meta[key]
-        out = self._cast(self._call(operator.getitem, both, 0), _fake(found.last).dtype)
+        out = self.writer.cast(self.writer.call(operator.getitem, both, 0), fake(found.last).dtype)
         if shape(out) != shape(found.last):
-            return self._reshaped(out, shape(found.last))
+            return self.writer.reshaped(out, shape(found.last))
         # Heads lie last in memory, as the projection behind it wants them; whoever does not look there sees them as they were.
-        return out if all(moves_heads_last(user) for user in found.last.users) else self._method("contiguous", out)
+        return out if all(moves_heads_last(user) for user in found.last.users) else self.writer.method("contiguous", out)
 
     def _operand(self, operand: Operand, full: FullSizes, *, shares_heads: bool) -> fx.Node:
         node, steps = simplified(operand)
         self._check_settled(node)
         for method, arguments in steps:
-            node = self._method(method, node, *arguments)
+            node = self.writer.method(method, node, *arguments)
         if len(shape(node)) == 3:
-            node = self._reshaped(node, (*full[:2], *shape(node)[1:]))
+            node = self.writer.reshaped(node, (*full[:2], *shape(node)[1:]))
         once = before_repeats(node) if shares_heads else None
         if once is not None:
             self._check_settled(once)
-            node = self._method("squeeze", once, 2) if len(shape(once)) == 5 else once
+            node = self.writer.method("squeeze", once, 2) if len(shape(once)) == 5 else once
         if shape(node)[0] != full[0]:
-            node = self._method("expand", node, self._given(full[0]), -1, -1, -1)
+            node = self.writer.method("expand", node, self.writer.given(full[0]), -1, -1, -1)
         return node
 
     def _check_settled(self, node: fx.Node) -> None:
         """Queries, keys and values may be put together in place, as long as that is over when their product is taken."""
         if last_written(node) >= self.read_from:
             raise NoMatch(f"{node.name} is written to in place")
-
-    def _masks(self, found: Match) -> _Masks:
-        full, scores = found.sizes, found.scores_in
-        self.scores_in = torch.promote_types(scores, torch.float32)
-        hidden: list[tuple[At, bool, int]] = []
-        biases = []
-        for term in found.terms:
-            read = read_additive(self._at(term.node, term.shape, full), max(torch.finfo(scores).min, _ABSORBS))
-            if read.conditions and term.factor != 1.0:
-                raise NoMatch("a mask is scaled")
-            hidden += [(at, is_true, PASSES if read.uniform else NOTHING) for at, is_true in read.conditions]
-            biases += [at.node if term.factor == 1.0 else self._method("mul", at.node, term.factor) for at in read.biases]
-        for condition in found.conditions:
-            at = self._at(condition.node, condition.shape, full)
-            hidden.append((at, not condition.hides, STOPS if condition.uniform else NOTHING))
-        uniform = _one_way({way for _, _, way in hidden})
-        proven, left = self._proven(hidden, full)
-        biases += [self._as_bias(at, is_true, way, full) for at, is_true, way in left]
-        keys = [self._keys(part, full) for part in proven.keys]
-        documents = None
-        if proven.documents is not None:
-            documents = self._ids(proven.documents[0], "i", full), self._ids(proven.documents[1], "j", full)
-        if found.is_causal:
-            proven.bound(None, 0)
-        return _Masks(_band(proven), self._joined("and", operator.and_, keys), documents, self._bias(biases), uniform)
-
-    def _at(self, node: fx.Node, where: tuple[int, ...], full: FullSizes) -> At:
-        """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
-        own = shape(node)
-        if len(where) == 4 and where[:2] != full[:2]:
-            raise NoMatch("a mask is for other batches and heads")
-        if len(where) == 3 and len(own) == 3:
-            node = self._reshaped(node, (*(full[:2] if own[0] != 1 else (1, 1)), *own[1:]))
-        return At(node, axes_of(node, full))
-
-    def _proven(
-        self, hidden: list[tuple[At, bool, int]], full: FullSizes
-    ) -> tuple[Proven, list[tuple[At, bool, int]]]:
-        """What all conditions say that can be proven; if not all can, those that are left, and nothing else."""
-        proven, left = Proven(full), []
-        for at, is_true, way in hidden:
-            before = replace(proven, keys=list(proven.keys), orders=[])
-            try:
-                read_mask(at, is_true, proven)
-            except NotProven as reason:
-                self.notes.append(f"a mask stays a tensor: {reason}")
-                proven = before
-                left.append((at, is_true, way))
-        if left and proven != Proven(full):
-            # A row that one of them hides as far as the other does not would come out otherwise.
-            raise NoMatch("a mask that is proven is joined with one that is not")
-        return proven, left
-
-    def _as_bias(self, at: At, is_true: bool, way: int, full: FullSizes) -> fx.Node:
-        """A condition as a tensor to be added, in a type in which it absorbs every score."""
-        if way == STOPS or not at.is_ordered or is_written(at.node):
-            raise NoMatch("scores are replaced by a mask that is not proven")
-        dtype = self.scores_in
-
-        def written() -> fx.Node:
-            own = tuple(size if name in at.axes else 1 for name, size in zip(COORDINATES, full, strict=True))
-            condition = self._cast(self._reshaped(at.node, own), torch.bool)
-            hides = -torch.inf if way == NOTHING else torch.finfo(dtype).min
-            return self._filled(condition, *((0.0, hides) if is_true else (hides, 0.0)), dtype)
-
-        return self._once(("hidden", at, is_true, way), written)
-
-    def _filled(self, condition: fx.Node, where: float, elsewhere: float, dtype: torch.dtype) -> fx.Node:
-        # Of a bool tensor the new one would be bool, without its type.
-        whole = self._method("new_full", condition, (), elsewhere, dtype=dtype)
-        return self._method("masked_fill", whole, condition, where)
-
-    def _bias(self, biases: list[fx.Node]) -> fx.Node | None:
-        floating = [node if _fake(node).is_floating_point() else self._cast(node, torch.float32) for node in biases]
-        bias = self._joined("add", operator.add, floating)
-        while bias is not None and len(shape(bias)) < 4:
-            bias = self._method("unsqueeze", bias, 0)
-        return bias
-
-    def _joined(self, name: str, operation: Callable[..., object], nodes: list[fx.Node]) -> fx.Node | None:
-        if not nodes:
-            return None
-        total = nodes[0]
-        for node in nodes[1:]:
-            pair = (operation, total, node)
-            total = self._once((name, total, node), partial(self._call, *pair))
-        return total
-
-    def _keys(self, part: KeyPart, full: FullSizes) -> fx.Node:
-        """Bool (B, K): the keys that may be attended to."""
-        allowed = self._cast(self._vector(part.at, "j", full), torch.bool)
-        return self._once(("not", allowed), lambda: self._method("logical_not", allowed)) if part.negated else allowed
-
-    def _ids(self, at: At, coordinate: str, full: FullSizes) -> fx.Node:
-        """Integers (B, n): the documents that queries or keys are of."""
-        vector = self._vector(at, coordinate, full)
-        return vector if _fake(vector).dtype in INTEGERS else self._cast(vector, torch.int64)
-
-    def _vector(self, at: At, coordinate: str, full: FullSizes) -> fx.Node:
-        """(B, n) of a tensor that depends on b and one more coordinate."""
-        if is_written(at.node):
-            raise NoMatch(f"{at.node.name} is written to in place")
-        count = full[COORDINATES.index(coordinate)]
-        own = (full[0] if "b" in at.axes else 1, count if coordinate in at.axes else 1)
-
-        def written() -> fx.Node:
-            node = at.node if shape(at.node) == own else self._reshaped(at.node, own)
-            return node if own == (full[0], count) else self._method("expand", node, self._given(full[0]), self._given(count))
-
-        return self._once(("vector", at, coordinate), written)
-
-    def _once(self, key: tuple[object, ...], write: Callable[[], fx.Node]) -> fx.Node:
-        """What was written for an earlier attention, if that stands before this one; else anew."""
-        if key not in self.made or self.made[key][1] > self.place:
-            self.made[key] = write(), self.place
-        return self.made[key][0]
-
-    def _cast(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
-        if _fake(node).dtype == dtype:
-            return node
-        if is_written(node):
-            raise NoMatch(f"{node.name} is written to in place")
-        return self._once(("cast", node, dtype), lambda: self._method("to", node, dtype))
-
-    def _reshaped(self, node: fx.Node, sizes: tuple[Size, ...]) -> fx.Node:
-        given = [self._found(size) for size in sizes]
-        # One that there is no name for follows from the others.
-        if given.count(None) > 1:
-            raise NoMatch(_NO_INPUT)
-        return self._method("reshape", node, tuple(-1 if size is None else size for size in given))
-
-    def _given(self, size: Size) -> int | fx.Node:
-        """A size as an argument."""
-        found = self._found(size)
-        if found is None:
-            raise NoMatch(_NO_INPUT)
-        return found
-
-    def _found(self, size: Size) -> int | fx.Node | None:
-        """The number, or the input of the graph that is this size; None if there is no such input."""
-        if isinstance(size, int):
-            return size
-        inputs = self.graph.find_nodes(op="placeholder")
-        return next((node for node in inputs if size_of(node) == size), None)
-
-    def _call(self, function: Callable[..., object], *arguments: Any) -> fx.Node:
-        node = self.graph.call_function(function, arguments)
-        node.meta["example_value"] = function(*_values(arguments))
-        return node
-
-    def _method(self, method: str, *arguments: Any, **options: Any) -> fx.Node:
-        node = self.graph.call_method(method, arguments, options)
-        first, *rest = _values(arguments)
-        node.meta["example_value"] = getattr(first, method)(*rest, **options)
-        return node
-
-
-def _values(arguments: Any) -> Any:
-    """Arguments of a call with fake tensors in the place of nodes."""
-    return fx.map_arg(arguments, lambda node: node.meta["example_value"])
 
 
 def _erase_unread(node: fx.Node) -> None:
@@ -361,25 +180,3 @@ def _erase_unread(node: fx.Node) -> None:
         current.graph.erase_node(current)
 
 
-def _fake(node: fx.Node) -> torch.Tensor:
-    found = value(node)
-    if found is None:
-        raise NoMatch(f"{node.name} is no tensor")
-    return found
-
-
-def _one_way(ways: set[int]) -> int:
-    """What becomes of a row that is hidden, if all that hides does so in one way."""
-    if len(ways) > 1:
-        raise NoMatch("scores are hidden in several ways, which differ where all of a row is hidden")
-    return next(iter(ways), PASSES)
-
-
-def _band(proven: Proven) -> Band:
-    """The bounds on j - i as a band around a diagonal."""
-    if proven.high is not None:
-        left = OPEN if proven.low is None else proven.high - proven.low
-        if left < OPEN or (left == OPEN and proven.low is not None):
-            raise NoMatch("a mask hides everything")
-        return Band(left, 0, proven.high)
-    return Band() if proven.low is None else Band(0, OPEN, proven.low)

@@ -89,6 +89,17 @@ def test_padding_by_views_and_by_indices() -> None:
     assert (part.negated, part.at.node.op, part.at.axes) == (True, "placeholder", ("b", "j"))
 
 
+def test_queries_that_attend_to_nothing() -> None:
+    """``keys * queries`` of integers is true where both are; a query's part is none of its keys."""
+    rows, keys = torch.ones(BATCH, ROWS, dtype=torch.long), torch.ones(BATCH, KEYS, dtype=torch.long)
+    found = proven(lambda rows, keys: (keys[:, None, None, :] * rows[:, None, :, None]).bool(), rows=rows, keys=keys)
+    assert [(part.at.axes, part.negated) for part in (*found.rows, *found.keys)] == [(("b", "i"), False), (("b", "j"), False)]
+    with pytest.raises(NotProven):
+        proven(lambda rows, keys: (keys[:, None, None, :] * rows[:, None, :, None] * 0.5).bool(), rows=rows, keys=keys)
+    with pytest.raises(NotProven):
+        proven(lambda rows, keys: (keys[:, None, None, :] * rows[:, None, :, None]).bool(), is_true=False, rows=rows, keys=keys)
+
+
 def test_documents() -> None:
     ids = torch.zeros(BATCH, KEYS, dtype=torch.long)
     found = proven(lambda q, k: q[:, None, :, None] == k[:, None, None, :], q=ids[:, :ROWS].clone(), k=ids)
@@ -99,12 +110,11 @@ def test_documents() -> None:
 @pytest.mark.parametrize(
     "condition",
     [
-        lambda x: x[:, None, :ROWS, None],
         lambda x: (x[:, None, None, :] | (_keys() <= _rows())),
         lambda x: x[:, None, None, :].flip(-1).cumsum(-1) > _rows(),
         lambda x: ((_keys() <= _rows()) | (_keys() % 2 == 0)) & x[:, None, None, :],
     ],
-    ids=["queries", "or", "of i, j and b", "no band"],
+    ids=["or", "of i, j and b", "no band"],
 )
 def test_what_is_not_proven_says_so(condition: Condition) -> None:
     with pytest.raises(NotProven):

@@ -97,6 +97,13 @@ def grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.transpose(2, 3) * SCALE).softmax(-1) @ v
 
 
+def padded_both_ways(q: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+    """DeBERTa's: padding hides its keys from all, and all keys from its queries, whose rows are then uniform."""
+    mask = keys.long()[:, None, None, :] * keys.long()[:, None, :, None]
+    scores = q @ k.transpose(-2, -1) * SCALE
+    return scores.masked_fill(~mask.bool(), torch.finfo(scores.dtype).min).softmax(-1) @ v
+
+
 def packed_by_positions(q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
     """As transformers does where positions are given: runs of them are documents, and they are compared, not places."""
     runs = (torch.diff(positions, prepend=positions[:, :1] - 1, dim=-1) != 1).cumsum(-1)
@@ -308,6 +315,7 @@ FUSED: tuple[Way, ...] = (
     sunk,
     grouped,
     packed,
+    padded_both_ways,
     packed_by_positions,
     windowed,
     filled_in_place,
