@@ -57,7 +57,11 @@ def symbolic_size(size: int | torch.SymInt) -> Any:
     """
     if not isinstance(size, torch.SymInt):
         return int(size)
-    return size.node.expr if size.node.hint is not None else None
+    if size.node.hint is None:
+        return None
+    expression = size.node.expr
+    # A symbol that something has tied to a number.
+    return int(expression) if expression.is_number else expression
 
 
 def extent(size: Sequence[int], stride: Sequence[int]) -> int:

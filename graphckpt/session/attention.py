@@ -10,7 +10,7 @@ from torch import fx
 from graphckpt.compat.regions import inline_regions
 from graphckpt.config import Options
 from graphckpt.errors import AttentionError
-from graphckpt.rewrite.attention.replace import replace_attentions
+from graphckpt.rewrite.attention.replace import attentions_of, replace_attentions
 from graphckpt.session.pipeline import replans_regions
 
 # Devices that the operator's tests have been run on. Elsewhere it is for who asks.
@@ -28,6 +28,8 @@ def fuse_attentions(module: fx.GraphModule, inputs: Sequence[object], options: O
         return ()
     untried = {tensor.device.type for tensor in tensors} - _TRIED_ON
     if untried and options.source("attention") == "default":
+        if not attentions_of(module.graph):
+            return ()
         return (f"attention is kept: its kernels were never run on {', '.join(sorted(untried))}; attention='auto' asks for them",)
     # What is planned anew is no region any more, and attention in it is like any other.
     regions = inline_regions(module) if replans_regions(options) else 0

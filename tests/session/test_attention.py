@@ -60,6 +60,7 @@ def test_where_the_operator_was_never_run_only_who_asks_gets_it() -> None:
     elsewhere = [tensor.detach().to("meta").requires_grad_() for tensor in inputs]
     (note,) = fuse_attentions(module, elsewhere, Options())
     assert note.startswith("attention is kept") and "never run on meta" in note
+    assert fuse_attentions(fx.symbolic_trace(lambda x: x.tanh()), elsewhere, Options()) == ()
     asked = Options(attention="auto", source_of=(("attention", "environment"),))
     assert fuse_attentions(module, elsewhere, asked) == ("1 of 1 attentions are fused",)
 

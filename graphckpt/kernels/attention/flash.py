@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from graphckpt.kernels.attention.meaning import OPEN, Attention, Band, Gradients, heads_last
 
@@ -28,7 +29,7 @@ def why_not(call: Attention) -> str:
         "there is a softcap": call.softcap != 0,
         "there is dropout": call.dropout != 0,
         "the band is neither open nor causal from the first key on": not call.band.is_open and call.band != CAUSAL,
-        "a causal row may lie beyond the keys": call.band == CAUSAL and sizes.rows > sizes.keys,
+        "a causal row may lie beyond the keys": call.band == CAUSAL and not statically_known_true(sizes.rows <= sizes.keys),
         "the last dimension is not dense": any(t.stride(-1) != 1 for t in (call.q, call.k, call.v)),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds)

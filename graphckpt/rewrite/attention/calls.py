@@ -52,7 +52,9 @@ _OPTIONS = {
     "tensor": _MADE,
     "to": frozenset({"device", "dtype", "copy", "non_blocking"}),
     "softmax": frozenset({"dim", "dtype"}),
-    "scaled_dot_product_attention": frozenset({"attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"}),
+    "scaled_dot_product_attention": frozenset(
+        {"query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"}
+    ),
     "dropout": frozenset({"p", "training"}),
     "cat": frozenset({"dim"}),
     "max": frozenset({"dim", "keepdim"}),

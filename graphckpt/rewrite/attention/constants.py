@@ -17,6 +17,7 @@ _DETERMINISTIC = (
     | VIEWS
 )
 
+
 def is_constant(node: fx.Node) -> bool:
     """Whether it is made of numbers by calls that give the same each time: no input of the graph, nothing drawn."""
     return all(name_of(source) in _DETERMINISTIC for source in _ancestors(node))

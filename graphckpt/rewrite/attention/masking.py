@@ -13,7 +13,7 @@ from torch import fx
 
 from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Band
 from graphckpt.kernels.attention.validation import INTEGERS
-from graphckpt.rewrite.attention.calls import FullSizes, is_written, shape
+from graphckpt.rewrite.attention.calls import FullSizes, Size, is_written, shape
 from graphckpt.rewrite.attention.coordinates import COORDINATES, At, NotProven, axes_of
 from graphckpt.rewrite.attention.masks import Part, Proven, read_additive, read_mask
 from graphckpt.rewrite.attention.match import Match, NoMatch
@@ -71,8 +71,11 @@ class MaskWriter:
             proven.bound(None, 0)
         return Masks(_band(proven), self._joined("and", operator.and_, keys), documents, self._bias(biases), uniform)
 
-    def _at(self, node: fx.Node, where: tuple[int, ...], full: FullSizes) -> At:
+    def _at(self, node: fx.Node, where: tuple[Size, ...], full: FullSizes) -> At:
         """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
+        if is_written(node):
+            # The operator reads later than the calls it stands for, and autograd longer.
+            raise NoMatch(f"{node.name} is written to in place")
         own = shape(node)
         if len(where) == 4 and where[:2] != full[:2]:
             raise NoMatch("a mask is for other batches and heads")

@@ -115,9 +115,11 @@ def _truth_of_choice(at: At) -> tuple[At, bool] | None:
         return None
     condition, *sides = chosen.args
     left, right = (number(side) for side in sides)
-    if left is None or right is None or (left == 0) == (right == 0) or not (_is_bool(at.node) and _is_bool(condition)):
+    if left is None or right is None or not (_is_bool(at.node) and _is_bool(condition)):
         return None
-    return side_of(condition, at.axes), left != 0
+    # A small number may be none in the type that it is put into.
+    truths = torch.tensor([left, right], dtype=value(chosen).dtype).bool()  # type: ignore[union-attr]
+    return (side_of(condition, at.axes), bool(truths[0])) if truths[0] != truths[1] else None
 
 
 def _is_bool(node: object) -> bool:
@@ -265,5 +267,3 @@ def read_additive(at: At, least: float) -> Additive:
         if hides is not None and hides <= least:
             return Additive(((side_of(argument(node, 1, "mask"), axes), False),), (), hides != float("-inf"))
     return Additive((), () if number(node) == 0 else (at,), True)
-
-

@@ -19,6 +19,7 @@ from graphckpt.rewrite.attention.calls import (
     PRODUCTS,
     VIEWS,
     FullSizes,
+    Size,
     argument,
     full_index,
     has_sizes,
@@ -43,7 +44,7 @@ class Term(NamedTuple):
     """What is added to the scores, with the shape they have there."""
 
     node: fx.Node
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     factor: float = 1.0
 
 
@@ -51,7 +52,7 @@ class Condition(NamedTuple):
     """What hides scores, with the shape they have there: hidden where ``node`` is ``hides``. ``uniform``: by a finite number."""
 
     node: fx.Node
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     hides: bool
     uniform: bool
 
@@ -66,13 +67,13 @@ class Scores:
     terms: list[Term] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     sinks: fx.Node | None = None
-    leading: tuple[int, ...] = ()
+    leading: tuple[Size, ...] = ()
     chain: list[fx.Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Match:
-    """One attention: scores of ``sizes`` (B, H, Q, K) in the type ``scores_in``.
+    """One attention: scores of ``sizes`` (B, H, Q, K) in the type ``scores_in``, of operands in ``operands_in``.
 
     ``first`` reads q and k, ``last`` gives the result. ``is_causal``: a query sees keys up to its own place, both counted from 0.
     """
@@ -84,6 +85,7 @@ class Match:
     last: fx.Node
     sizes: FullSizes
     scores_in: torch.dtype
+    operands_in: torch.dtype
     scale: float
     softcap: float = 0.0
     terms: tuple[Term, ...] = ()
@@ -126,6 +128,7 @@ def match(softmax: fx.Node) -> Match:
     assert product is not None
     dropout, v, last = _walk_down(softmax, found)
     _check_grad_mode(found, v, last)
+    scores_in = value(product.node).dtype  # type: ignore[union-attr]
     return Match(
         product.left,
         product.right,
@@ -133,7 +136,8 @@ def match(softmax: fx.Node) -> Match:
         product.node,
         last,
         _full_sizes(product.node, found.leading),
-        value(product.node).dtype,  # type: ignore[union-attr]
+        scores_in,
+        torch.promote_types(scores_in, value(last).dtype),  # type: ignore[union-attr]
         found.scale,
         found.softcap,
         tuple(found.terms),
@@ -143,7 +147,7 @@ def match(softmax: fx.Node) -> Match:
     )
 
 
-def _full_sizes(product: fx.Node, leading: tuple[int, ...]) -> FullSizes:
+def _full_sizes(product: fx.Node, leading: tuple[Size, ...]) -> FullSizes:
     """(B, H, Q, K) of the scores; a product of 3 dimensions that is viewed in no other way has one head."""
     own = shape(product)
     batch, heads = leading or (own[:2] if len(own) == 4 else (own[0], 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import fx
 
 from graphckpt.rewrite.attention.calls import (
@@ -22,7 +23,7 @@ from graphckpt.rewrite.attention.calls import (
     shape,
     value,
 )
-from graphckpt.rewrite.attention.coordinates import INTEGERS, side_of
+from graphckpt.rewrite.attention.coordinates import side_of
 from graphckpt.rewrite.attention.ranges import gathered, linear
 
 # Where a tensor is looked at by itself.
@@ -43,7 +44,7 @@ def position_of(given: object, axes: tuple[str, ...], full: FullSizes) -> Positi
     while isinstance(given, fx.Node):
         at = gathered(side_of(given, axes), full)
         found = value(at.node)
-        if found is None or found.dtype not in INTEGERS:
+        if found is None or found.dtype != torch.int64:
             return None
         step = at.node.args[1] if name_of(at.node) in ("add", "sub") and len(at.node.args) == 2 else None
         if not isinstance(step, int):
@@ -62,7 +63,7 @@ def run_source(runs: fx.Node) -> fx.Node | None:
         return None
     source, rank = argument(steps, 0), len(shape(steps))
     along_last = argument(steps, 2, "dim", -1) in (-1, rank - 1) and argument(runs, 1, "dim") in (-1, rank - 1)
-    of_neighbours = argument(steps, 1, "n", 1) == 1 and steps.kwargs.get("append") is None
+    of_neighbours = argument(steps, 1, "n", 1) == 1 and argument(steps, 4, "append") is None
     if not along_last or not of_neighbours or _minus(argument(steps, 3, "prepend"), source) != -1:
         return None
     return gathered(side_of(source, ("b", "j")[-rank:]), _NO_SCORES).node if rank in (1, 2) else None
@@ -93,7 +94,7 @@ def _step_of(diff: fx.Node) -> float | None:
     source, times, dim = argument(diff, 0), argument(diff, 1, "n", 1), argument(diff, 2, "dim", -1)
     before = argument(diff, 3, "prepend")
     rank = len(shape(source))
-    if times != 1 or dim not in (-1, rank - 1) or rank not in (1, 2) or diff.kwargs.get("append") is not None:
+    if times != 1 or dim not in (-1, rank - 1) or rank not in (1, 2) or argument(diff, 4, "append") is not None:
         return None
     axes = tuple("" if size == 1 else axis for size, axis in zip(shape(source), "bj"[-rank:], strict=True))
     form = linear(source, axes, _NO_SCORES)

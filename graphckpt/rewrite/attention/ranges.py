@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
 from torch import fx
 
 from graphckpt.rewrite.attention.calls import FullSizes, argument, name_of, shape, size_of, value
@@ -41,7 +42,9 @@ def linear(given: object, axes: tuple[str, ...], full: FullSizes) -> Linear | No
         return None
     if isinstance(given, int):
         return Linear(constant=given)
-    if value(given) is None:
+    found = value(given)
+    # Narrower ones may wrap around.
+    if found is None or found.dtype != torch.int64:
         return None
     at = side_of(given, axes)
     name = name_of(given)

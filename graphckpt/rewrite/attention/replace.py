@@ -38,7 +38,10 @@ from graphckpt.rewrite.attention.writer import GraphWriter, fake
 
 # Seeds are drawn below this: Inductor draws integers of 32 bits.
 _SEEDS = 2**31 - 1
-_IN_A_BODY = "it is in a part that is run as a whole: a region of torch.utils.checkpoint that is honoured, or control flow"
+_IN_A_BODY = (
+    "it is in a part that an operator of the graph runs as a whole: a region of torch.utils.checkpoint that is honoured, "
+    "control flow, or an autograd.Function"
+)
 # What may stand around an attention and is gone with it, in-place sums of scores included.
 _WITHOUT_EFFECT = (
     frozenset({"scaled_dot_product_attention", "softmax", "dropout", "cat", "max", "amax", "sub", "add", "mul", "div", "tanh"})
@@ -68,10 +71,12 @@ def replace_attentions(module: fx.GraphModule) -> Replaced:
     writer = GraphWriter(module.graph)
     replacer = _Replacer(writer, MaskWriter(writer), {node: place for place, node in enumerate(module.graph.nodes)})
     fused, kept = 0, []
-    for attention in _attentions(module.graph):
+    for attention in attentions_of(module.graph):
         try:
             if transformed:
                 raise NoMatch("it is inside of a function transform, such as vmap")
+            if is_sdpa(attention) and not takes_math_path(attention):
+                continue
             replacer.replace(attention)
             fused += 1
         except NoMatch as reason:
@@ -80,12 +85,21 @@ def replace_attentions(module: fx.GraphModule) -> Replaced:
         module.graph.lint()
         module.recompile()
     bodies = [(name, part) for name, part in module.named_modules() if isinstance(part, fx.GraphModule) and part is not module]
-    kept += [(f"{name}.{node.name}", _IN_A_BODY) for name, body in bodies for node in _attentions(body.graph)]
+    kept += [(f"{name}.{node.name}", _IN_A_BODY) for name, body in bodies for node in attentions_of(body.graph) if _is_ours(node)]
     return Replaced(fused, tuple(kept), tuple(dict.fromkeys(replacer.masks.notes)))
 
 
-def _attentions(graph: fx.Graph) -> list[fx.Node]:
-    return [node for node in graph.nodes if is_attention(node) or takes_math_path(node)]
+def attentions_of(graph: fx.Graph) -> list[fx.Node]:
+    """The softmax of each attention that is written out, and calls of torch's own, of which it may fuse some itself."""
+    return [node for node in graph.nodes if is_attention(node) or is_sdpa(node)]
+
+
+def _is_ours(attention: fx.Node) -> bool:
+    """Whether it is written out, or would be by torch as far as that can be asked."""
+    try:
+        return not is_sdpa(attention) or takes_math_path(attention)
+    except NoMatch:
+        return True
 
 
 @dataclass
@@ -108,6 +122,7 @@ class _Replacer:
         try:
             found = read_sdpa(attention) if is_sdpa(attention) else match(attention)
             self.writer.place, self.read_from = self.places[found.last], self.places[found.first]
+            self.writer.needs_grad = fake(found.last).requires_grad
             with self.writer.graph.inserting_before(found.last):
                 out = self._written(found)
         # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
@@ -120,7 +135,7 @@ class _Replacer:
     def _written(self, found: Match) -> fx.Node:
         q = self._operand(found.q, found.sizes, shares_heads=False)
         k, v = (self._operand(side, found.sizes, shares_heads=True) for side in (found.k, found.v))
-        dtype = torch.promote_types(found.scores_in, fake(found.last).dtype)
+        dtype = found.operands_in
         q, k, v = (node if fake(node).dtype == dtype else self.writer.method("to", node, dtype) for node in (q, k, v))
         masks = self.masks.write(found)
         seed = None

@@ -17,11 +17,12 @@ _NO_INPUT = "a size is no number and no input of the graph"
 
 @dataclass
 class GraphWriter:
-    """Writes where the graph's insertion point is. ``place``: of that among the nodes the graph had; ``made``: what was written for
-    earlier places, by what it is made of."""
+    """Writes where the graph's insertion point is. ``place``: of that among the nodes the graph had; ``needs_grad``: of what is
+    written for it; ``made``: what was written for earlier places, by what it is made of."""
 
     graph: fx.Graph
     place: int = 0
+    needs_grad: bool = False
     made: dict[tuple[object, ...], tuple[fx.Node, int]] = field(default_factory=dict)
 
     def take_back(self, before: Collection[fx.Node]) -> None:
@@ -31,7 +32,8 @@ class GraphWriter:
         self.made = {key: kept for key, kept in self.made.items() if kept[0] in before}
 
     def once(self, key: tuple[object, ...], write: Callable[[], fx.Node]) -> fx.Node:
-        """What was written for an earlier attention, if that stands before this one; else anew."""
+        """What was written for an earlier attention, if that stands before this one and is under autograd as it is; else anew."""
+        key = (self.needs_grad, *key)
         if key not in self.made or self.made[key][1] > self.place:
             self.made[key] = write(), self.place
         return self.made[key][0]

@@ -113,8 +113,9 @@ def test_documents() -> None:
         lambda x: (x[:, None, None, :] | (_keys() <= _rows())),
         lambda x: x[:, None, None, :].flip(-1).cumsum(-1) > _rows(),
         lambda x: ((_keys() <= _rows()) | (_keys() % 2 == 0)) & x[:, None, None, :],
+        lambda x: x[:, None, None, :] & torch.where(_keys() + x.sum() <= _rows(), 0.0, 1e-50).bool(),
     ],
-    ids=["or", "of i, j and b", "no band"],
+    ids=["or", "of i, j and b", "no band", "a number that is none"],
 )
 def test_what_is_not_proven_says_so(condition: Condition) -> None:
     with pytest.raises(NotProven):

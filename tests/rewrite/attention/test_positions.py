@@ -33,6 +33,7 @@ def steps(first: int = 0, less: int = 1) -> Tensor:
         (lambda: (torch.diff(torch.arange(LENGTH)) == 2), 0.0),
         (lambda: steps(less=2), None),
         (lambda: steps(first=1), None),
+        (lambda: torch.diff(positions(), 1, -1, positions()[:, :1] - 1, positions()[:, -1:] + 5), None),
         (lambda: torch.diff(positions(), n=2), None),
         (lambda: torch.diff(positions(), dim=0), None),
         (lambda: (torch.diff(positions()) == 1).cumsum(-1), None),

@@ -36,6 +36,7 @@ def last_node(make: Callable[..., Tensor], *tensors: Tensor) -> fx.Node:
         (lambda: torch.arange(LENGTH)[None] + torch.arange(5)[:, None], Linear(i=1, j=1)),
         (lambda: torch.arange(LENGTH) - torch.arange(5)[:, None] + 1, Linear(i=-1, j=1, constant=1)),
         (lambda: torch.arange(LENGTH)[torch.arange(LENGTH)], Linear(j=1)),
+        (lambda: torch.arange(LENGTH, dtype=torch.uint8) - torch.arange(5, dtype=torch.uint8)[:, None], None),
         (lambda: torch.arange(LENGTH) * 2, None),
         (lambda: torch.arange(LENGTH).flip(0), None),
     ],

@@ -92,6 +92,38 @@ def test_a_function_transform_is_left_alone() -> None:
     torch.testing.assert_close(compiled(**tensors), way(**tensors))
 
 
+@pytest.mark.parametrize("rank", [2, 4])
+def test_a_mask_that_is_written_before_the_softmax_is_refused(rank: int) -> None:
+    def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = torch.zeros(LENGTH, LENGTH, dtype=q.dtype)
+        mask[:, 3:] = -5.0
+        given = mask if rank == 2 else mask[None, None]
+        scores = q @ k.transpose(-2, -1) + given
+        mask.zero_()
+        return scores.softmax(-1) @ v
+
+    tensors = tensors_for(variants.scaled_after)
+    _, found, compiled = replaced(way, tensors)
+    assert found.fused == 0
+    torch.testing.assert_close(compiled(**tensors), way(**tensors))
+
+
+def test_what_is_made_without_gradients_serves_no_attention_with_them() -> None:
+    def way(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return (q @ k.transpose(-2, -1) + bias + bias.mT).softmax(-1) @ v
+
+        with torch.no_grad():
+            before = attend(q.detach(), k.detach(), v.detach())
+        return before + attend(q, k, v)
+
+    tensors = tensors_for(variants.added_bias)
+    _, found, compiled = replaced(way, tensors)
+    assert found.fused == 2
+    for mine, exact in zip(gradients(compiled, tensors), gradients(way, tensors), strict=True):
+        torch.testing.assert_close(mine, exact, rtol=1e-10, atol=1e-12)
+
+
 def test_a_mask_that_is_drawn_is_not_frozen() -> None:
     def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         hidden = torch.rand(1, 1, 1, LENGTH) < 0.5
