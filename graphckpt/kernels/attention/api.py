@@ -8,6 +8,7 @@ from torch import Tensor
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import flash, ops
 from graphckpt.kernels.attention.meaning import OPEN, PASSES, Attention, Band
+from graphckpt.kernels.attention.triton import choice
 from graphckpt.kernels.attention.validation import check
 
 
@@ -65,7 +66,9 @@ def attend(
         uniform,
     )
     check(call)
-    return run(call, implementation or "blocked")
+    named = implementation or fastest(call)
+    # Nothing says here whether lse will need a gradient, and flash has none.
+    return run(call, named if implementation or named != "flash" else "blocked")
 
 
 def run(call: Attention, implementation: str) -> tuple[Tensor, Tensor]:
@@ -76,5 +79,8 @@ def run(call: Attention, implementation: str) -> tuple[Tensor, Tensor]:
 
 
 def fastest(call: Attention) -> str:
-    """The fastest implementation of this device that takes a call whose lse needs no gradient."""
+    """The fastest implementation of this device that takes a call whose lse needs no gradient: on a GPU Triton's kernels, on a CPU
+    aten's flash attention, and else blocked, which takes all."""
+    if call.q.device.type == "cuda":
+        return "blocked" if choice.why_not(call) else "triton"
     return "blocked" if flash.why_not(call) else "flash"

@@ -80,7 +80,7 @@ def test_lse_alone_has_a_gradient() -> None:
 
 
 def test_an_implementation_is_never_replaced_silently() -> None:
-    with pytest.raises(AttentionError, match="wanted one of blocked, flash, came 'fast'"):
+    with pytest.raises(AttentionError, match="wanted one of blocked, flash, triton, came 'fast'"):
         run(call_of(()), "fast")
     with pytest.raises(AttentionError, match="there is padding; there are sinks"):
         run(call_of(("padding", "sinks")), "flash")

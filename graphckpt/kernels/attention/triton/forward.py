@@ -1,0 +1,208 @@
+"""Forward: out and log-sum-exp of one tile of rows, over the keys it may attend to (FlashAttention, arXiv 2205.14135, algorithm 1).
+
+What is no number in a value shows only in rows that weigh it. A product has no such rule (0 times NaN is NaN), and checking every
+value would cost what the product does: so a tile whose sum is not finite, and that has masks, is summed again with care.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from graphckpt.kernels.attention.triton.device import (
+    FREE,
+    LN2,
+    LOG2E,
+    MASKED,
+    SPREAD,
+    allowed_by,
+    empty_in,
+    exponents,
+    kept_in,
+    keys_of,
+    load_parts,
+    product,
+    store_parts,
+)
+
+
+@triton.jit
+def forward(
+    call,
+    out,
+    lse,
+    WIDTH: tl.constexpr,
+    SPAN: tl.constexpr,
+    REST: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+    VALUE_SPAN: tl.constexpr,
+    VALUE_REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One program a tile of rows of a head; tiles that read most come first under a causal band."""
+    tiles = tl.cdiv(call.row_count, ROWS)
+    tile = tiles - 1 - tl.program_id(0) % tiles
+    index = tl.program_id(0) // tiles
+    batch = index // call.heads
+    head = index % call.heads
+    first = tile * ROWS
+    rows = first + tl.arange(0, ROWS)
+    q, q_rest = load_parts(call.q, batch, head, rows, call.row_count, WIDTH, SPAN, REST, True)
+    last = tl.minimum(first + ROWS, call.row_count) - 1
+    start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
+    largest, total = _none(call.sinks, head, ROWS)
+    acc = tl.zeros([ROWS, VALUE_SPAN], tl.float32)
+    acc_rest = acc
+    if VALUE_REST:
+        acc_rest = tl.zeros([ROWS, VALUE_REST], tl.float32)
+    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
+    if call.masks.keys is None and call.masks.q_documents is None:
+        if call.masks.left is not None:
+            acc, acc_rest, largest, total = _walk(
+                acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, start, free_start, MASKED, False, PRECISION, shape
+            )
+        acc, acc_rest, largest, total = _walk(
+            acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, free_start, free_stop, FREE, False, PRECISION, shape
+        )
+        acc, acc_rest, largest, total = _walk(
+            acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, free_stop, stop, MASKED, False, PRECISION, shape
+        )
+    else:
+        acc, acc_rest, largest, total = _walk(
+            acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, start, stop, MASKED, False, PRECISION, shape
+        )
+    if (
+        call.masks.left is not None
+        or call.masks.right is not None
+        or call.masks.keys is not None
+        or call.masks.q_documents is not None
+    ):
+        if not_finite(acc) + not_finite(acc_rest) > 0:
+            largest, total = _none(call.sinks, head, ROWS)
+            acc, acc_rest, largest, total = _walk(
+                tl.zeros_like(acc), tl.zeros_like(acc_rest), largest, total, q, q_rest, call, batch, head, rows, start, stop, MASKED, True, PRECISION, shape
+            )
+    if call.masks.empty is not None:
+        empty = empty_in(call.masks, batch, rows, call.row_count)
+        if tl.max(empty.to(tl.int32), 0) > 0:
+            all_acc = tl.zeros([ROWS, VALUE_SPAN], tl.float32)
+            all_rest = all_acc
+            if VALUE_REST:
+                all_rest = tl.zeros([ROWS, VALUE_REST], tl.float32)
+            all_largest, all_total = _none(None, head, ROWS)
+            all_acc, all_rest, all_largest, all_total = _walk(
+                all_acc, all_rest, all_largest, all_total, q, q_rest, call, batch, head, rows, 0, call.key_count, SPREAD, False,
+                PRECISION, shape,
+            )
+            acc = tl.where(empty[:, None], all_acc, acc)
+            acc_rest = tl.where(empty[:, None], all_rest, acc_rest)
+            largest = tl.where(empty, all_largest, largest)
+            total = tl.where(empty, all_total, total)
+    scale = 1.0 / tl.where(total == 0.0, 1.0, total)
+    if call.dropout is not None:
+        scale = scale * call.dropout.inverse
+    acc = acc * scale[:, None]
+    if VALUE_REST:
+        acc_rest = acc_rest * scale[:, None]
+    store_parts(
+        out, batch, head, call.heads, rows, call.row_count, acc, acc_rest, VALUE_WIDTH, VALUE_SPAN, VALUE_REST
+    )
+    where = lse + index.to(tl.int64) * call.row_count + rows
+    tl.store(where, (largest + tl.log2(total)) * LN2, mask=rows < call.row_count)
+
+
+@triton.jit
+def not_finite(values):
+    """Above 0 where one of the values is no number, or none that is finite."""
+    return tl.max(tl.where(tl.abs(values) < float("inf"), 0, 1))
+
+
+@triton.jit
+def _none(sinks, head, ROWS: tl.constexpr):
+    """The largest exponent and the sum of rows that have seen nothing yet but their sink."""
+    largest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    if sinks is not None:
+        sink = tl.load(sinks + head).to(tl.float32) * LOG2E
+        largest = tl.zeros([ROWS], tl.float32) + sink
+        total = tl.where(largest == float("-inf"), 0.0, 1.0)
+    return largest, total
+
+
+@triton.jit
+def _walk(
+    acc,
+    acc_rest,
+    largest,
+    total,
+    q,
+    q_rest,
+    call,
+    batch,
+    head,
+    rows,
+    start,
+    stop,
+    MODE: tl.constexpr,
+    CAREFUL: tl.constexpr,
+    PRECISION: tl.constexpr,
+    SHAPE: tl.constexpr,
+):
+    """Sums over the keys from ``start``, a multiple of KEYS, to ``stop``."""
+    WIDTH: tl.constexpr = SHAPE[0]
+    SPAN: tl.constexpr = SHAPE[1]
+    REST: tl.constexpr = SHAPE[2]
+    VALUE_WIDTH: tl.constexpr = SHAPE[3]
+    VALUE_SPAN: tl.constexpr = SHAPE[4]
+    VALUE_REST: tl.constexpr = SHAPE[5]
+    ROWS: tl.constexpr = SHAPE[6]
+    KEYS: tl.constexpr = SHAPE[7]
+    key_head = head // call.group
+    for first_key in tl.range(start, stop, KEYS):
+        keys = first_key + tl.arange(0, KEYS)
+        k, k_rest = load_parts(call.k, batch, key_head, keys, call.key_count, WIDTH, SPAN, REST, MODE != FREE)
+        z = product(q, q_rest, k, k_rest, REST, PRECISION)
+        z, _ = exponents(
+            z, call.scores, batch, head, rows[:, None], keys[None, :], call.row_count, call.key_count, q.dtype == tl.float32
+        )
+        if MODE != FREE:
+            allowed = allowed_by(call.masks, batch, rows[:, None], keys[None, :], call.row_count, call.key_count, MODE)
+            if MODE == SPREAD:
+                z = tl.where(allowed, 0.0, float("-inf"))
+            else:
+                z = tl.where(allowed, z, float("-inf"))
+        larger = tl.maximum(largest, tl.max(z, 1))
+        known = larger
+        if MODE != FREE or call.scores.bias is not None:
+            known = tl.where(larger == float("-inf"), 0.0, larger)
+        weights = tl.exp2(z - known[:, None])
+        shrunk = tl.exp2(largest - known)
+        total = total * shrunk + tl.sum(weights, 1)
+        largest = larger
+        if call.dropout is not None:
+            index = batch * call.heads + head
+            weights = tl.where(kept_in(call.dropout, rows, first_key, index, ROWS, KEYS, False), weights, 0.0)
+        v, v_rest = load_parts(
+            call.v, batch, key_head, keys, call.key_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
+        )
+        weights = weights.to(v.dtype)
+        acc = weighed(weights, v, acc * shrunk[:, None], CAREFUL, PRECISION)
+        if VALUE_REST:
+            acc_rest = weighed(weights, v_rest, acc_rest * shrunk[:, None], CAREFUL, PRECISION)
+    return acc, acc_rest, largest, total
+
+
+@triton.jit
+def weighed(weights, operand, acc, CAREFUL: tl.constexpr, PRECISION: tl.constexpr):
+    """``acc`` and weights times operand. With care, a weight of 0 leaves out what is no number, and any other makes it show."""
+    if CAREFUL:
+        strange = tl.abs(operand.to(tl.float32)) < float("inf")
+        numbers = tl.where(strange, operand, 0.0).to(operand.dtype)
+        shown = tl.dot((weights != 0).to(operand.dtype), tl.where(strange, 0.0, 1.0).to(operand.dtype), input_precision=PRECISION)
+        acc = tl.dot(weights, numbers, acc, input_precision=PRECISION)
+        acc = tl.where(shown > 0, float("nan"), acc)
+    else:
+        acc = tl.dot(weights, operand, acc, input_precision=PRECISION)
+    return acc
