@@ -1,7 +1,7 @@
 """bf16 in Triton's interpreter, which multiplies and adds its bit patterns as if they were integers (triton-lang/triton#11584).
 
-A patch of the interpreter's own methods, for tests alone and for the versions it was written against: bf16 is widened to fp32 before
-arithmetic and rounded to nearest even after it. Guarded: another version of Triton skips what needs it.
+A patch of the interpreter's own methods, for tests alone and for the versions it was written against: bf16 is widened to fp32
+before arithmetic and rounded to nearest even after it. Guarded: another version of Triton skips what needs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def rounded(values: np.ndarray) -> np.ndarray:
 def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make bf16 right in this process, as long as ``monkeypatch`` lives; skips in a version it does not know."""
     if triton.__version__ not in VERSIONS:
-        pytest.skip(f"the interpreter of Triton {triton.__version__} is not one of those patched: {', '.join(VERSIONS)}")
+        pytest.skip(
+            f"the interpreter of Triton {triton.__version__} is not one of those patched: {', '.join(VERSIONS)}"
+        )
     builder = interpreter.InterpreterBuilder
     cast, dot, binary, fp_to_fp = builder.cast_impl, builder.create_dot, builder.binary_op, builder.create_fp_to_fp
 
@@ -71,8 +73,18 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         ("binary_op", binary_op),
     ):
         monkeypatch.setattr(builder, name, method)
-    for name in ("create_si_to_fp", "create_ui_to_fp", "create_fp_to_si", "create_fp_to_ui", "create_fp_ext", "create_fp_trunc"):
+    for name in (
+        "create_si_to_fp",
+        "create_ui_to_fp",
+        "create_fp_to_si",
+        "create_fp_to_ui",
+        "create_fp_ext",
+        "create_fp_trunc",
+    ):
         monkeypatch.setattr(builder, name, cast_impl)
     monkeypatch.setattr(
-        builder, "get_bf16", lambda _, value: interpreter.TensorHandle(rounded(np.array([value])), tl.bfloat16), raising=False
+        builder,
+        "get_bf16",
+        lambda _, value: interpreter.TensorHandle(rounded(np.array([value])), tl.bfloat16),
+        raising=False,
     )

@@ -1,8 +1,8 @@
 """Calls for the interpreter: few tiles, which take their time whatever their size.
 
-         keys  0       64      128 to 149
-    rows 0     tile    tile    a short one
-         64 to 99  short rows, three tiles
+     keys  0       64      128 to 149
+rows 0     tile    tile    a short one
+     64 to 99  short rows, three tiles
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def revealed(call: Attention) -> Tensor | None:
     if call.dropout == 0:
         return None
     sizes = call.sizes
-    q, k = call.q.new_zeros(sizes.batch, sizes.heads, sizes.rows, 16), call.q.new_zeros(sizes.batch, sizes.key_heads, sizes.keys, 16)
+    q = call.q.new_zeros(sizes.batch, sizes.heads, sizes.rows, 16)
+    k = call.q.new_zeros(sizes.batch, sizes.key_heads, sizes.keys, 16)
     v = torch.eye(sizes.keys, dtype=q.dtype).expand(sizes.batch, sizes.key_heads, -1, -1)
     return triton(Attention(q, k, v, 1.0, seed=call.seed, dropout=call.dropout))[0] > 0
 
@@ -87,4 +88,3 @@ def bundles(size: int) -> list[tuple[str, ...]]:
 
 def _pairs(flags: tuple[str, ...]) -> set[tuple[str, str]]:
     return set(combinations([flag for flag in FLAGS if flag in flags], 2))
-

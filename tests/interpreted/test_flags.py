@@ -28,7 +28,8 @@ def _three(call: Attention) -> tuple[Answer, Answer, Answer]:
 
 
 def _check(flags: tuple[str, ...], dtype: torch.dtype, key_heads: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Squared errors of the kernels and of eager. Of all but sinks the former are at most four times the latter: twice in the norm."""
+    """Squared errors of the kernels and of eager. Of all but sinks the former are at most four times the latter: twice in the
+    norm."""
     mine, true, plain = _three(call_of(flags, dtype, key_heads))
     if dtype == torch.float32:
         assert all(error < FP32_BAR for name, error in errors(mine, true).items() if name != "sinks")
@@ -53,7 +54,8 @@ def test_every_pair_in_halves(flags: tuple[str, ...], dtype: torch.dtype, monkey
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
 def test_sinks(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With each other flag in fp32, over draws in halves. The gradient of few numbers, sums of terms that cancel, is luck in one case."""
+    """With each other flag in fp32, over draws in halves. The gradient of few numbers, sums of terms that cancel, is luck in one
+    case."""
     if dtype == torch.bfloat16:
         patch(monkeypatch)
     ours: Counter[str] = Counter()
@@ -74,7 +76,12 @@ def test_bundles_hold_every_pair() -> None:
 @pytest.mark.parametrize("uniform", [NOTHING, PASSES, STOPS], ids=["nothing", "passes", "stops"])
 @pytest.mark.parametrize(
     "flags",
-    [("left_out", "causal"), ("left_out", "row_bias", "softcap"), ("left_out", "bias", "documents"), ("left_out", "dropout", "wide")],
+    [
+        ("left_out", "causal"),
+        ("left_out", "row_bias", "softcap"),
+        ("left_out", "bias", "documents"),
+        ("left_out", "dropout", "wide"),
+    ],
     ids="+".join,
 )
 def test_rows_that_may_attend_to_nothing(flags: tuple[str, ...], uniform: int) -> None:
@@ -88,7 +95,9 @@ def test_rows_that_may_attend_to_nothing(flags: tuple[str, ...], uniform: int) -
     assert relative(*(lse.masked_fill(lse == -torch.inf, 0) for lse in (mine.lse, true.lse))) < FP32_BAR
 
 
-@pytest.mark.parametrize("flags", [("sinks", "causal", "grouped"), ("window", "row_bias"), ("padding", "softcap")], ids="+".join)
+@pytest.mark.parametrize(
+    "flags", [("sinks", "causal", "grouped"), ("window", "row_bias"), ("padding", "softcap")], ids="+".join
+)
 def test_lse_has_a_gradient(flags: tuple[str, ...]) -> None:
     call = call_of(flags, torch.float32)
     grads = gradients_for(call)

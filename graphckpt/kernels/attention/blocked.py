@@ -67,7 +67,8 @@ def forward(call: Attention) -> tuple[Tensor, Tensor]:
 
 
 def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None, of_bias: bool = True) -> Gradients:
-    """All gradients, that of a bias if ``of_bias``, each in the type and shape of its tensor; those of q, k and v with heads last in memory."""
+    """All gradients, that of a bias if ``of_bias``, each in the type and shape of its tensor; those of q, k and v with heads last
+    in memory."""
     dtype = call.accumulates_in
     total = Gradients(
         empty_heads_last(call.q, call.q.shape),

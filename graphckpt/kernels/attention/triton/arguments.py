@@ -6,7 +6,7 @@ has stride 0: nothing is expanded or copied.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,16 +17,19 @@ from graphckpt.kernels.attention.meaning import NOTHING, OPEN, Attention, Band, 
 _DRAWS = 2**16
 # Beyond any length; a side of a band this long leaves nothing out.
 _FAR = 2**30
+# Rows and columns of a tile together are at most so many.
+_TILE = 512
 
 
 class Strided(NamedTuple):
-    """A tensor of four dimensions: (batch, head, row or key, column)."""
+    """A tensor of four dimensions: (batch, head, row or key, column). ``far``: 1 where a place in a tile may be beyond 32 bits."""
 
     data: Tensor
     batch: int
     head: int
     row: int
     column: int
+    far: int | None
 
 
 class Vectors(NamedTuple):
@@ -83,8 +86,10 @@ class Call(NamedTuple):
 
 def strided(tensor: Tensor) -> Strided:
     """A tensor of four dimensions with its strides, 0 where it is one element long."""
-    strides = [0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
-    return Strided(tensor, *strides)
+    batch, head, row, column = (
+        0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return Strided(tensor, batch, head, row, column, 1 if _TILE * max(row, column) >= 2**31 else None)
 
 
 def call_of(call: Attention, empty: Tensor | None) -> Call:
@@ -92,7 +97,9 @@ def call_of(call: Attention, empty: Tensor | None) -> Call:
     sizes = call.sizes
     left, right = (None if side == OPEN else min(side, _FAR) for side in (call.band.left, call.band.right))
     documents = call.q_documents, call.k_documents
-    masks = Masks(left, right, call.band.offset, *(None if t is None else _vectors(t) for t in (call.keys, *documents, empty)))
+    masks = Masks(
+        left, right, call.band.offset, *(None if t is None else _vectors(t) for t in (call.keys, *documents, empty))
+    )
     bias = None if call.bias is None else strided(call.bias)
     dropout = None
     if call.dropout and call.seed is not None:
@@ -100,6 +107,11 @@ def call_of(call: Attention, empty: Tensor | None) -> Call:
     operands = (strided(call.q), strided(call.k), strided(call.v))
     scores = Scores(call.scale, call.softcap or None, bias)
     return Call(*operands, masks, scores, call.sinks, dropout, sizes.heads, sizes.group, sizes.rows, sizes.keys)
+
+
+def has_masks(call: Attention) -> bool:
+    """Whether somebody may not attend to something."""
+    return not call.band.is_open or call.keys is not None or call.q_documents is not None
 
 
 def may_be_empty(call: Attention) -> bool:

@@ -12,15 +12,17 @@ from graphckpt.kernels.attention.meaning import Attention
 
 WIDEST = 256
 INTERPRETER = "interpreter"
-# Shared memory of one program, in bytes: what the architecture grants a block (CUDA C++ Programming Guide, technical specifications).
-SHARED_BYTES = {"sm_80": 163 * 1024, "sm_86": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
+# Shared memory of one program, in bytes: what an architecture grants a block (CUDA C++ Programming Guide, technical
+# specifications). The lines of sm_80 serve 8.6, 8.9 and 12 too, which grant 99 KiB and not 163.
+SHARED_BYTES = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 
 
 def why_not(call: Attention) -> str:
     """What of a call or of this machine the kernels do not take; "" if they take it."""
     widths = call.q.shape[3], call.v.shape[3]
     reasons = [
-        f"{str(call.q.dtype).removeprefix('torch.')} is not one of float16, bfloat16, float32" * (call.q.dtype == torch.float64),
+        f"{str(call.q.dtype).removeprefix('torch.')} is not one of float16, bfloat16, float32"
+        * (call.q.dtype == torch.float64),
         f"a head of {max(widths)} is wider than {WIDEST}" * (max(widths) > WIDEST),
         architecture_of(call.q.device)[1],
     ]
@@ -43,12 +45,10 @@ def architecture_of(device: torch.device) -> tuple[str, str]:
 
 
 def of_capability(major: int, minor: int) -> tuple[str, str]:
-    """The architecture of the table for a compute capability. Those with the small shared memory of 8.6 take its lines: 8.9 and 12."""
+    """The architecture of the table for a compute capability. Consumer GPUs (8.6, 8.9, 12) take the lines of 8.0."""
     if major < 8:
         return "", f"compute capability {major}.{minor} is below 8.0"
-    found = {9: "sm_90", 10: "sm_100", 12: "sm_86"}.get(major)
-    if major == 8:
-        found = "sm_80" if minor == 0 else "sm_86"
+    found = {8: "sm_80", 9: "sm_90", 10: "sm_100", 12: "sm_80"}.get(major)
     return (found, "") if found else ("", f"compute capability {major}.{minor} has no table of tiles")
 
 

@@ -22,16 +22,20 @@ def delta(
     VALUE_REST: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """``found`` (B, H, Q): <grad_out, out> less the gradient of lse. ``sinks_found`` (B, H, tiles): what each tile of rows gives to its
-    head's sink."""
+    """``found`` (B, H, Q): <grad_out, out> less the gradient of lse. ``sinks_found`` (B, H, tiles): what each tile of rows gives
+    to its head's sink."""
     tiles = tl.cdiv(call.row_count, ROWS)
     tile = tl.program_id(0) % tiles
     index = tl.program_id(0) // tiles
     batch = index // call.heads
     head = index % call.heads
     rows = tile * ROWS + tl.arange(0, ROWS)
-    mine, mine_rest = load_parts(out, batch, head, rows, call.row_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True)
-    grad, grad_rest = load_parts(grad_out, batch, head, rows, call.row_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True)
+    mine, mine_rest = load_parts(
+        out, batch, head, tile * ROWS, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
+    grad, grad_rest = load_parts(
+        grad_out, batch, head, tile * ROWS, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
     mean = tl.sum(mine.to(tl.float32) * grad.to(tl.float32), 1)
     if VALUE_REST:
         mean += tl.sum(mine_rest.to(tl.float32) * grad_rest.to(tl.float32), 1)

@@ -1,11 +1,11 @@
 """What all kernels share, a tile at a time: reading operands, who may attend to whom, scores, dropout.
 
-Rows and keys of a tile are vectors; where a function takes ``rows`` and ``keys`` of two dimensions they broadcast against each other,
-(rows, 1) and (1, keys) or, turned, (1, rows) and (keys, 1). Offsets into tensors are 64 bits. No inline assembly, no libdevice: all of
+Rows and keys of a tile are vectors; where a function takes both in two dimensions they broadcast against each other, (rows, 1) and
+(1, keys) or, turned, (1, rows) and (keys, 1). Where a tile starts is a number of 64 bits. No inline assembly, no libdevice: all of
 it runs in Triton's interpreter.
 
-Modes of a tile: `FREE`, all its rows may attend to all its keys; `MASKED`, some may; `SPREAD`, rows of ``masks.empty`` attend to all
-keys alike, and no other row is looked at.
+Modes of a tile: `FREE`, all its rows may attend to all its keys; `MASKED`, some may; `SPREAD`, rows of ``masks.empty`` attend to
+all keys alike, and no other row is looked at.
 """
 
 from __future__ import annotations
@@ -24,20 +24,45 @@ ROUNDS = tl.constexpr(7)
 
 
 @triton.jit
+def place(tensor, batch, head, first, column: tl.constexpr):
+    """Where a row of a head starts; 64 bits, and the same in a whole tile."""
+    start = tensor.data + batch.to(tl.int64) * tensor.batch + head.to(tl.int64) * tensor.head
+    return start + tl.cast(first, tl.int64) * tensor.row + tl.cast(column, tl.int64) * tensor.column
+
+
+@triton.jit
+def within_tile(index, tensor):
+    """An index into a tile as wide as its product with a stride is: registers are dear, and only a giant stride needs 64 bits."""
+    if tensor.far is not None:
+        index = index.to(tl.int64)
+    return index
+
+
+@triton.jit
 def load_part(
-    tensor, batch, head, rows, count, FIRST: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr, CHECKED: tl.constexpr
+    tensor,
+    batch,
+    head,
+    first,
+    count,
+    ROWS: tl.constexpr,
+    COLUMN: tl.constexpr,
+    SPAN: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CHECKED: tl.constexpr,
 ):
-    """(rows, SPAN) of the columns from FIRST on; 0 beyond ``count`` rows, where CHECKED, and beyond WIDTH columns."""
-    base = tensor.data + batch.to(tl.int64) * tensor.batch + head.to(tl.int64) * tensor.head
-    columns = FIRST + tl.arange(0, SPAN)
-    at = base + rows.to(tl.int64)[:, None] * tensor.row + columns.to(tl.int64)[None, :] * tensor.column
-    if FIRST + SPAN > WIDTH:
-        within = columns[None, :] < WIDTH
+    """(ROWS, SPAN) from row ``first`` and column COLUMN on; 0 beyond ``count`` rows, where CHECKED, and beyond WIDTH columns."""
+    rows = tl.arange(0, ROWS)[:, None]
+    columns = tl.arange(0, SPAN)[None, :]
+    at = place(tensor, batch, head, first, COLUMN)
+    at = at + within_tile(rows, tensor) * tensor.row + within_tile(columns, tensor) * tensor.column
+    if COLUMN + SPAN > WIDTH:
+        within = columns < WIDTH - COLUMN
         if CHECKED:
-            within = within & (rows[:, None] < count)
+            within = within & (rows < count - first)
         part = tl.load(at, mask=within, other=0.0)
     elif CHECKED:
-        part = tl.load(at, mask=rows[:, None] < count, other=0.0)
+        part = tl.load(at, mask=rows < count - first, other=0.0)
     else:
         part = tl.load(at)
     return part
@@ -45,13 +70,22 @@ def load_part(
 
 @triton.jit
 def load_parts(
-    tensor, batch, head, rows, count, WIDTH: tl.constexpr, SPAN: tl.constexpr, REST: tl.constexpr, CHECKED: tl.constexpr
+    tensor,
+    batch,
+    head,
+    first,
+    count,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPAN: tl.constexpr,
+    REST: tl.constexpr,
+    CHECKED: tl.constexpr,
 ):
-    """Both parts of some rows of a head; the first one twice where there is no rest."""
-    main = load_part(tensor, batch, head, rows, count, 0, SPAN, WIDTH, CHECKED)
+    """Both parts of ROWS rows of a head; the first one twice where there is no rest."""
+    main = load_part(tensor, batch, head, first, count, ROWS, 0, SPAN, WIDTH, CHECKED)
     rest = main
     if REST:
-        rest = load_part(tensor, batch, head, rows, count, SPAN, REST, WIDTH, CHECKED)
+        rest = load_part(tensor, batch, head, first, count, ROWS, SPAN, REST, WIDTH, CHECKED)
     return main, rest
 
 
@@ -97,9 +131,17 @@ def allowed_in(masks, batch, rows, keys, row_count, key_count):
         at = masks.keys.data + batch.to(tl.int64) * masks.keys.batch + keys.to(tl.int64) * masks.keys.at
         allowed = allowed & (tl.load(at, mask=keys < key_count, other=0) != 0)
     if masks.q_documents is not None:
-        at = masks.q_documents.data + batch.to(tl.int64) * masks.q_documents.batch + rows.to(tl.int64) * masks.q_documents.at
+        at = (
+            masks.q_documents.data
+            + batch.to(tl.int64) * masks.q_documents.batch
+            + rows.to(tl.int64) * masks.q_documents.at
+        )
         mine = tl.load(at, mask=rows < row_count, other=0).to(tl.int64)
-        at = masks.k_documents.data + batch.to(tl.int64) * masks.k_documents.batch + keys.to(tl.int64) * masks.k_documents.at
+        at = (
+            masks.k_documents.data
+            + batch.to(tl.int64) * masks.k_documents.batch
+            + keys.to(tl.int64) * masks.k_documents.at
+        )
         allowed = allowed & (mine == tl.load(at, mask=keys < key_count, other=0).to(tl.int64))
     return allowed
 
@@ -138,7 +180,7 @@ def tanh(x, EXACT: tl.constexpr):
 
 
 @triton.jit
-def exponents(products, scores, batch, head, rows, keys, row_count, key_count, EXACT: tl.constexpr):
+def exponents(products, scores, batch, head, first, first_key, rows, keys, row_count, key_count, EXACT: tl.constexpr):
     """Exponents of 2 (scores with softcap and bias, times log2 e), and the derivative of the softcap, 1 without one."""
     slope = 1.0
     if scores.softcap is not None:
@@ -148,8 +190,9 @@ def exponents(products, scores, batch, head, rows, keys, row_count, key_count, E
     else:
         z = products * (scores.scale * LOG2E)
     if scores.bias is not None:
-        base = scores.bias.data + batch.to(tl.int64) * scores.bias.batch + head.to(tl.int64) * scores.bias.head
-        at = base + rows.to(tl.int64) * scores.bias.row + keys.to(tl.int64) * scores.bias.column
+        at = place(scores.bias, batch, head, first, 0) + tl.cast(first_key, tl.int64) * scores.bias.column
+        at = at + within_tile(rows - first, scores.bias) * scores.bias.row
+        at = at + within_tile(keys - first_key, scores.bias) * scores.bias.column
         bias = tl.load(at, mask=(rows < row_count) & (keys < key_count), other=0.0)
         z += bias.to(tl.float32) * LOG2E
     return z, slope
@@ -159,8 +202,8 @@ def exponents(products, scores, batch, head, rows, keys, row_count, key_count, E
 def kept_in(dropout, rows, first_key, index, ROWS: tl.constexpr, KEYS: tl.constexpr, TURNED: tl.constexpr):
     """Which weights of a tile dropout keeps, (rows, keys), TURNED (keys, rows). ``index``: of batch and head.
 
-    Philox of the seed and the place (key // 8, row, index), 7 rounds, so that any tile of any kernel draws the same. A weight is kept
-    with a probability that is the nearest multiple of 2^-16.
+    Philox of the seed and the place (key // 8, row, index), 7 rounds, so that any tile of any kernel draws the same. A weight is
+    kept with a probability that is the nearest multiple of 2^-16.
     """
     seed = tl.load(dropout.seed)
     words = first_key // DRAWN_AT_ONCE + tl.arange(0, KEYS // DRAWN_AT_ONCE)
@@ -171,17 +214,13 @@ def kept_in(dropout, rows, first_key, index, ROWS: tl.constexpr, KEYS: tl.conste
     drawn = tl.join(tl.join(a, c), tl.join(b, d))
     drawn = tl.join(drawn & 0xFFFF, drawn >> 16)
     kept = drawn < dropout.threshold
-    if TURNED:
-        kept = tl.reshape(tl.permute(kept, (0, 2, 3, 4, 1)), (KEYS, ROWS))
-    else:
-        kept = tl.reshape(kept, (ROWS, KEYS))
-    return kept
+    return tl.reshape(tl.permute(kept, (0, 2, 3, 4, 1)), (KEYS, ROWS)) if TURNED else tl.reshape(kept, (ROWS, KEYS))
 
 
 @triton.jit
 def keys_of(masks, first, last, key_count, KEYS: tl.constexpr):
-    """Where the keys of rows ``first`` to ``last`` start, where those start and stop that all of them may attend to as far as the band
-    goes, and where all stop: four numbers, of which all but the last are multiples of KEYS."""
+    """Where the keys of rows ``first`` to ``last`` start, where those start and stop that all of them may attend to as far as the
+    band goes, and where all stop: four numbers, of which all but the last are multiples of KEYS."""
     start = first * 0
     free_start = first * 0
     stop = key_count + first * 0
@@ -199,20 +238,11 @@ def keys_of(masks, first, last, key_count, KEYS: tl.constexpr):
 
 @triton.jit
 def rows_of(masks, first, last, row_count, ROWS: tl.constexpr):
-    """The same of rows, for keys ``first`` to ``last``."""
+    """Where the rows start, a multiple of ROWS, and stop that may attend to one of the keys ``first`` to ``last``."""
     start = first * 0
-    free_start = first * 0
     stop = row_count + first * 0
-    free_stop = row_count + first * 0
     if masks.right is not None:
         start = tl.maximum(first - masks.offset - masks.right, 0) // ROWS * ROWS
-        free_start = tl.cdiv(tl.maximum(last - masks.offset - masks.right, 0), ROWS) * ROWS
     if masks.left is not None:
         stop = tl.minimum(last - masks.offset + masks.left + 1, row_count)
-        free_stop = tl.minimum(first - masks.offset + masks.left + 1, row_count)
-        free_stop = tl.maximum(free_stop, 0) // ROWS * ROWS
-    else:
-        # Rows beyond the last are read as zeros that weigh nothing.
-        free_stop = tl.cdiv(free_stop, ROWS) * ROWS
-    none = free_stop <= free_start
-    return start, tl.where(none, start, free_start), tl.where(none, start, free_stop), stop
+    return start, stop

@@ -1,7 +1,8 @@
 """Forward: out and log-sum-exp of one tile of rows, over the keys it may attend to (FlashAttention, arXiv 2205.14135, algorithm 1).
 
 What is no number in a value shows only in rows that weigh it. A product has no such rule (0 times NaN is NaN), and checking every
-value would cost what the product does: so a tile whose sum is not finite, and that has masks, is summed again with care.
+value would cost what the product does. So where there are masks a program leaves word of a tile whose sum is not finite, and of one
+with rows that see nothing; the same kernel, RARE, then does those tiles again with care, and has nothing to do for all others.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def forward(
     call,
     out,
     lse,
+    rare,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
     REST: tl.constexpr,
@@ -40,16 +42,26 @@ def forward(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
+    RARE: tl.constexpr,
+    TOLD: tl.constexpr,
 ):
-    """One program a tile of rows of a head; tiles that read most come first under a causal band."""
+    """One program a tile of rows of a head; tiles that read most come first under a causal band. ``rare``: int8
+    (B, H, tiles of TOLD rows), which are to be done again; None where there are no masks."""
     tiles = tl.cdiv(call.row_count, ROWS)
     tile = tiles - 1 - tl.program_id(0) % tiles
     index = tl.program_id(0) // tiles
     batch = index // call.heads
     head = index % call.heads
     first = tile * ROWS
+    # Word is left by tiles of TOLD rows.
+    told = rare
+    if rare is not None:
+        told = rare + index * tl.cdiv(call.row_count, TOLD) + first // TOLD
+    if RARE:  # noqa: SIM102
+        if tl.load(told) == 0:
+            return
     rows = first + tl.arange(0, ROWS)
-    q, q_rest = load_parts(call.q, batch, head, rows, call.row_count, WIDTH, SPAN, REST, True)
+    q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
     largest, total = _none(call.sinks, head, ROWS)
@@ -58,57 +70,117 @@ def forward(
     if VALUE_REST:
         acc_rest = tl.zeros([ROWS, VALUE_REST], tl.float32)
     shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
-    if call.masks.keys is None and call.masks.q_documents is None:
-        if call.masks.left is not None:
-            acc, acc_rest, largest, total = _walk(
-                acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, start, free_start, MASKED, False, PRECISION, shape
-            )
+    if RARE or call.masks.keys is not None or call.masks.q_documents is not None:
         acc, acc_rest, largest, total = _walk(
-            acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, free_start, free_stop, FREE, False, PRECISION, shape
-        )
-        acc, acc_rest, largest, total = _walk(
-            acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, free_stop, stop, MASKED, False, PRECISION, shape
+            acc,
+            acc_rest,
+            largest,
+            total,
+            q,
+            q_rest,
+            call,
+            batch,
+            head,
+            first,
+            start,
+            stop,
+            MASKED,
+            RARE,
+            PRECISION,
+            shape,
         )
     else:
-        acc, acc_rest, largest, total = _walk(
-            acc, acc_rest, largest, total, q, q_rest, call, batch, head, rows, start, stop, MASKED, False, PRECISION, shape
-        )
-    if (
-        call.masks.left is not None
-        or call.masks.right is not None
-        or call.masks.keys is not None
-        or call.masks.q_documents is not None
-    ):
-        if not_finite(acc) + not_finite(acc_rest) > 0:
-            largest, total = _none(call.sinks, head, ROWS)
+        if call.masks.left is not None:
             acc, acc_rest, largest, total = _walk(
-                tl.zeros_like(acc), tl.zeros_like(acc_rest), largest, total, q, q_rest, call, batch, head, rows, start, stop, MASKED, True, PRECISION, shape
+                acc,
+                acc_rest,
+                largest,
+                total,
+                q,
+                q_rest,
+                call,
+                batch,
+                head,
+                first,
+                start,
+                free_start,
+                MASKED,
+                False,
+                PRECISION,
+                shape,
             )
-    if call.masks.empty is not None:
+        acc, acc_rest, largest, total = _walk(
+            acc,
+            acc_rest,
+            largest,
+            total,
+            q,
+            q_rest,
+            call,
+            batch,
+            head,
+            first,
+            free_start,
+            free_stop,
+            FREE,
+            False,
+            PRECISION,
+            shape,
+        )
+        acc, acc_rest, largest, total = _walk(
+            acc,
+            acc_rest,
+            largest,
+            total,
+            q,
+            q_rest,
+            call,
+            batch,
+            head,
+            first,
+            free_stop,
+            stop,
+            MASKED,
+            False,
+            PRECISION,
+            shape,
+        )
+    if RARE and call.masks.empty is not None:
         empty = empty_in(call.masks, batch, rows, call.row_count)
-        if tl.max(empty.to(tl.int32), 0) > 0:
-            all_acc = tl.zeros([ROWS, VALUE_SPAN], tl.float32)
-            all_rest = all_acc
-            if VALUE_REST:
-                all_rest = tl.zeros([ROWS, VALUE_REST], tl.float32)
-            all_largest, all_total = _none(None, head, ROWS)
-            all_acc, all_rest, all_largest, all_total = _walk(
-                all_acc, all_rest, all_largest, all_total, q, q_rest, call, batch, head, rows, 0, call.key_count, SPREAD, False,
-                PRECISION, shape,
-            )
-            acc = tl.where(empty[:, None], all_acc, acc)
-            acc_rest = tl.where(empty[:, None], all_rest, acc_rest)
-            largest = tl.where(empty, all_largest, largest)
-            total = tl.where(empty, all_total, total)
+        # Rows that are empty have seen nothing yet, and the others see nothing more.
+        spread, spread_rest, largest, total = _walk(
+            tl.zeros_like(acc),
+            tl.zeros_like(acc_rest),
+            largest,
+            total,
+            q,
+            q_rest,
+            call,
+            batch,
+            head,
+            first,
+            0,
+            call.key_count,
+            SPREAD,
+            False,
+            PRECISION,
+            shape,
+        )
+        acc = tl.where(empty[:, None], spread, acc)
+        if VALUE_REST:
+            acc_rest = tl.where(empty[:, None], spread_rest, acc_rest)
+    if not RARE and rare is not None:
+        unusual = not_finite(acc) + not_finite(acc_rest)
+        if call.masks.empty is not None:
+            unusual += tl.max(tl.where((total == 0.0) & (rows < call.row_count), 1, 0))
+        tl.store(told, (unusual > 0).to(tl.int8))
     scale = 1.0 / tl.where(total == 0.0, 1.0, total)
     if call.dropout is not None:
         scale = scale * call.dropout.inverse
     acc = acc * scale[:, None]
     if VALUE_REST:
         acc_rest = acc_rest * scale[:, None]
-    store_parts(
-        out, batch, head, call.heads, rows, call.row_count, acc, acc_rest, VALUE_WIDTH, VALUE_SPAN, VALUE_REST
-    )
+    store_parts(out, batch, head, call.heads, rows, call.row_count, acc, acc_rest, VALUE_WIDTH, VALUE_SPAN, VALUE_REST)
     where = lse + index.to(tl.int64) * call.row_count + rows
     tl.store(where, (largest + tl.log2(total)) * LN2, mask=rows < call.row_count)
 
@@ -142,7 +214,7 @@ def _walk(
     call,
     batch,
     head,
-    rows,
+    first,
     start,
     stop,
     MODE: tl.constexpr,
@@ -160,19 +232,29 @@ def _walk(
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
     key_head = head // call.group
+    rows = first + tl.arange(0, ROWS)
     for first_key in tl.range(start, stop, KEYS):
         keys = first_key + tl.arange(0, KEYS)
-        k, k_rest = load_parts(call.k, batch, key_head, keys, call.key_count, WIDTH, SPAN, REST, MODE != FREE)
+        k, k_rest = load_parts(
+            call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
+        )
         z = product(q, q_rest, k, k_rest, REST, PRECISION)
         z, _ = exponents(
-            z, call.scores, batch, head, rows[:, None], keys[None, :], call.row_count, call.key_count, q.dtype == tl.float32
+            z,
+            call.scores,
+            batch,
+            head,
+            first,
+            first_key,
+            rows[:, None],
+            keys[None, :],
+            call.row_count,
+            call.key_count,
+            q.dtype == tl.float32,
         )
         if MODE != FREE:
             allowed = allowed_by(call.masks, batch, rows[:, None], keys[None, :], call.row_count, call.key_count, MODE)
-            if MODE == SPREAD:
-                z = tl.where(allowed, 0.0, float("-inf"))
-            else:
-                z = tl.where(allowed, z, float("-inf"))
+            z = tl.where(allowed, 0.0 if MODE == SPREAD else z, float("-inf"))
         larger = tl.maximum(largest, tl.max(z, 1))
         known = larger
         if MODE != FREE or call.scores.bias is not None:
@@ -185,7 +267,7 @@ def _walk(
             index = batch * call.heads + head
             weights = tl.where(kept_in(call.dropout, rows, first_key, index, ROWS, KEYS, False), weights, 0.0)
         v, v_rest = load_parts(
-            call.v, batch, key_head, keys, call.key_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
+            call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
         )
         weights = weights.to(v.dtype)
         acc = weighed(weights, v, acc * shrunk[:, None], CAREFUL, PRECISION)
@@ -200,7 +282,9 @@ def weighed(weights, operand, acc, CAREFUL: tl.constexpr, PRECISION: tl.constexp
     if CAREFUL:
         strange = tl.abs(operand.to(tl.float32)) < float("inf")
         numbers = tl.where(strange, operand, 0.0).to(operand.dtype)
-        shown = tl.dot((weights != 0).to(operand.dtype), tl.where(strange, 0.0, 1.0).to(operand.dtype), input_precision=PRECISION)
+        shown = tl.dot(
+            (weights != 0).to(operand.dtype), tl.where(strange, 0.0, 1.0).to(operand.dtype), input_precision=PRECISION
+        )
         acc = tl.dot(weights, numbers, acc, input_precision=PRECISION)
         acc = tl.where(shown > 0, float("nan"), acc)
     else:

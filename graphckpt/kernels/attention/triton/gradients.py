@@ -29,8 +29,7 @@ def of_tile(
     call,
     batch,
     head,
-    rows,
-    keys,
+    first,
     first_key,
     known,
     mean,
@@ -42,13 +41,17 @@ def of_tile(
 ):
     """Weights after dropout, less its factor; the gradient of exponents, which is the bias's; and that of scaled products.
 
-    ``products`` of q and k, ``grads`` of the gradient of out and v, ``rows``, ``keys``, ``known`` and ``mean`` are vectors.
+    ``products`` of q and k, ``grads`` of the gradient of out and v; ``known`` and ``mean`` are vectors of its rows.
     """
+    rows = first + tl.arange(0, ROWS)
+    keys = first_key + tl.arange(0, KEYS)
     if TURNED:
         rows2, keys2, known, mean = rows[None, :], keys[:, None], known[None, :], mean[None, :]
     else:
         rows2, keys2, known, mean = rows[:, None], keys[None, :], known[:, None], mean[:, None]
-    z, slope = exponents(products, call.scores, batch, head, rows2, keys2, call.row_count, call.key_count, EXACT)
+    z, slope = exponents(
+        products, call.scores, batch, head, first, first_key, rows2, keys2, call.row_count, call.key_count, EXACT
+    )
     if MODE == SPREAD:
         z = tl.zeros_like(products)
     weights = tl.exp2(z - known)

@@ -1,7 +1,7 @@
 """Gradients of k and v: one tile of keys over the rows that may attend to it, of all heads that share it, in ascending order.
 
-Scores are computed turned, (keys, rows), so that what is multiplied next lies in registers. Of a bias that is the same in all rows, the
-gradient of each head is summed here too.
+Scores are computed turned, (keys, rows), so that what is multiplied next lies in registers. Of a bias that is the same in all
+rows, the gradient of each head is summed here too.
 """
 
 from __future__ import annotations
@@ -41,22 +41,29 @@ def keys_values(
     KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
     PASSES: tl.constexpr,
+    RARE: tl.constexpr,
 ):
-    """``k_found`` and ``v_found`` as k and v, heads last. ``bias_found``: (B, H, K), or None."""
+    """``k_found`` and ``v_found`` as k and v, heads last. ``bias_found``: (B, H, K), or None. RARE: of batches with rows that are
+    empty, which attend to every key."""
     tiles = tl.cdiv(call.key_count, KEYS)
     tile = tl.program_id(0) % tiles
     index = tl.program_id(0) // tiles
     key_heads = call.heads // call.group
     batch = index // key_heads
     key_head = index % key_heads
+    if RARE:  # noqa: SIM102
+        if any_empty(call.masks, batch, call.row_count) == 0:
+            return
     first_key = tile * KEYS
     keys = first_key + tl.arange(0, KEYS)
-    k, k_rest = load_parts(call.k, batch, key_head, keys, call.key_count, WIDTH, SPAN, REST, True)
-    v, v_rest = load_parts(call.v, batch, key_head, keys, call.key_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True)
+    k, k_rest = load_parts(call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, True)
+    v, v_rest = load_parts(
+        call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
     last = tl.minimum(first_key + KEYS, call.key_count) - 1
-    start, free_start, free_stop, stop = rows_of(call.masks, first_key, last, call.row_count, ROWS)
+    start, stop = rows_of(call.masks, first_key, last, call.row_count, ROWS)
     shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
-    mine = (k, k_rest, v, v_rest, keys, first_key)
+    mine = (k, k_rest, v, v_rest, first_key)
     theirs = (grad_out, lse, mean)
     k_acc = tl.zeros([KEYS, SPAN], tl.float32)
     k_acc_rest = k_acc
@@ -69,15 +76,17 @@ def keys_values(
     for member in tl.range(0, call.group):
         head = key_head * call.group + member
         accs = (k_acc, k_acc_rest, v_acc, v_acc_rest, tl.zeros([KEYS], tl.float32))
-        if call.masks.keys is None and call.masks.q_documents is None:
-            if call.masks.right is not None:
-                accs = _walk(accs, mine, theirs, call, batch, head, start, free_start, MASKED, PASSES, PRECISION, shape)
-            accs = _walk(accs, mine, theirs, call, batch, head, free_start, free_stop, FREE, PASSES, PRECISION, shape)
-            if call.masks.left is not None or call.masks.right is not None:
-                accs = _walk(accs, mine, theirs, call, batch, head, free_stop, stop, MASKED, PASSES, PRECISION, shape)
-        else:
+        # One walk, masked throughout where there are masks: two hold more registers than the masks cost.
+        if (
+            call.masks.left is not None
+            or call.masks.right is not None
+            or call.masks.keys is not None
+            or call.masks.q_documents is not None
+        ):
             accs = _walk(accs, mine, theirs, call, batch, head, start, stop, MASKED, PASSES, PRECISION, shape)
-        if call.masks.empty is not None:
+        else:
+            accs = _walk(accs, mine, theirs, call, batch, head, start, stop, FREE, PASSES, PRECISION, shape)
+        if RARE:
             accs = _walk(accs, mine, theirs, call, batch, head, 0, call.row_count, SPREAD, PASSES, PRECISION, shape)
         k_acc, k_acc_rest, v_acc, v_acc_rest, sums = accs
         if bias_found is not None:
@@ -92,8 +101,29 @@ def keys_values(
             v_acc_rest = v_acc_rest * call.dropout.inverse
     store_parts(k_found, batch, key_head, key_heads, keys, call.key_count, k_acc, k_acc_rest, WIDTH, SPAN, REST)
     store_parts(
-        v_found, batch, key_head, key_heads, keys, call.key_count, v_acc, v_acc_rest, VALUE_WIDTH, VALUE_SPAN, VALUE_REST
+        v_found,
+        batch,
+        key_head,
+        key_heads,
+        keys,
+        call.key_count,
+        v_acc,
+        v_acc_rest,
+        VALUE_WIDTH,
+        VALUE_SPAN,
+        VALUE_REST,
     )
+
+
+@triton.jit
+def any_empty(masks, batch, row_count):
+    """Above 0 where a row of this batch is empty."""
+    found = 0
+    for first_row in tl.range(0, row_count, 1024):
+        found = tl.maximum(
+            found, tl.max(empty_in(masks, batch, first_row + tl.arange(0, 1024), row_count).to(tl.int32))
+        )
+    return found
 
 
 @triton.jit
@@ -115,15 +145,43 @@ def _walk(
     ROWS: tl.constexpr = SHAPE[6]
     k_acc, k_acc_rest, v_acc, v_acc_rest, sums = accs
     for first_row in tl.range(start, stop, ROWS):
-        rows = first_row + tl.arange(0, ROWS)
         if MODE == SPREAD:
+            rows = first_row + tl.arange(0, ROWS)
             if tl.max(empty_in(call.masks, batch, rows, call.row_count).to(tl.int32), 0) > 0:
                 k_acc, k_acc_rest, v_acc, v_acc_rest, sums = _add(
-                    k_acc, k_acc_rest, v_acc, v_acc_rest, sums, mine, theirs, call, batch, head, rows, MODE, PASSES, PRECISION, SHAPE
+                    k_acc,
+                    k_acc_rest,
+                    v_acc,
+                    v_acc_rest,
+                    sums,
+                    mine,
+                    theirs,
+                    call,
+                    batch,
+                    head,
+                    first_row,
+                    MODE,
+                    PASSES,
+                    PRECISION,
+                    SHAPE,
                 )
         else:
             k_acc, k_acc_rest, v_acc, v_acc_rest, sums = _add(
-                k_acc, k_acc_rest, v_acc, v_acc_rest, sums, mine, theirs, call, batch, head, rows, MODE, True, PRECISION, SHAPE
+                k_acc,
+                k_acc_rest,
+                v_acc,
+                v_acc_rest,
+                sums,
+                mine,
+                theirs,
+                call,
+                batch,
+                head,
+                first_row,
+                MODE,
+                True,
+                PRECISION,
+                SHAPE,
             )
     return k_acc, k_acc_rest, v_acc, v_acc_rest, sums
 
@@ -140,7 +198,7 @@ def _add(
     call,
     batch,
     head,
-    rows,
+    first,
     MODE: tl.constexpr,
     PASSES: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -155,16 +213,32 @@ def _add(
     VALUE_REST: tl.constexpr = SHAPE[5]
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
-    k, k_rest, v, v_rest, keys, first_key = mine
+    k, k_rest, v, v_rest, first_key = mine
     grad_out, lse, mean = theirs
-    q, q_rest = load_parts(call.q, batch, head, rows, call.row_count, WIDTH, SPAN, REST, True)
-    grad, grad_rest = load_parts(grad_out, batch, head, rows, call.row_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True)
+    q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+    grad, grad_rest = load_parts(
+        grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
+    rows = first + tl.arange(0, ROWS)
     known = known_of(lse, batch, head, call.heads, rows, call.row_count)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     products = product(k, k_rest, q, q_rest, REST, PRECISION)
     grads = product(v, v_rest, grad, grad_rest, VALUE_REST, PRECISION)
     kept, of_z, of_product = of_tile(
-        products, grads, call, batch, head, rows, keys, first_key, known, means, ROWS, KEYS, MODE, True, q.dtype == tl.float32
+        products,
+        grads,
+        call,
+        batch,
+        head,
+        first,
+        first_key,
+        known,
+        means,
+        ROWS,
+        KEYS,
+        MODE,
+        True,
+        q.dtype == tl.float32,
     )
     kept = kept.to(grad.dtype)
     v_acc = tl.dot(kept, grad, v_acc, input_precision=PRECISION)

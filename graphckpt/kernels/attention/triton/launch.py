@@ -1,7 +1,7 @@
 """From a call of attention to kernels on a grid: allocates results, picks tiles, starts.
 
-Everything is deterministic: no atomics, each number is summed by one program in a fixed order. Beside results backward holds one number
-a row (B, H, Q), and of a bias that rows or keys share one a row or key and head.
+Everything is deterministic: no atomics, each number is summed by one program in a fixed order. Beside results backward holds one
+number a row (B, H, Q), and of a bias that rows or keys share one a row or key and head.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Known(NamedTuple):
 Starter = Callable[[Start], None]
 # Rows that are read once and summed, and tiles of which only masks are read.
 _SUMMED_ROWS = 64
-_EMPTY_TILE = (64, 128)
+_EMPTY_TILE = (32, 64)
 
 
 def start(it: Start) -> None:
@@ -56,22 +56,21 @@ def attention(call: Attention, tilings: Tilings | None = None, starter: Starter 
     sizes = call.sizes
     out = empty_heads_last(call.q, (sizes.batch, sizes.heads, sizes.rows, sizes.value_width))
     lse = call.q.new_empty(sizes.batch, sizes.heads, sizes.rows, dtype=torch.float32)
-    tiling = (tilings or _tilings(call)).forward
+    tiles = tilings or _tilings(call)
     with torch.cuda.device_of(call.q):
         given = arguments.call_of(call, _empty_rows(call, starter))
-        programs = triton.cdiv(sizes.rows, tiling.rows) * sizes.batch * sizes.heads
-        starter(_started(forward.forward, programs, call, tiling, {"call": given, "out": out, "lse": lse}))
+        named = {"call": given, "out": out, "lse": lse}
+        _once_and_again(forward.forward, call, (tiles.forward, tiles.rare_forward), named, starter)
     return out, lse
 
 
 def gradients(
     call: Attention, known: Known, of_bias: bool = True, tilings: Tilings | None = None, starter: Starter = start
 ) -> Gradients:
-    """All gradients, that of a bias if ``of_bias``, each in the type and shape of its tensor; those of q, k and v with heads last in
-    memory."""
+    """All gradients, that of a bias if ``of_bias``, each in the type and shape of its tensor; those of q, k and v with heads last
+    in memory."""
     known = known._replace(lse=known.lse.contiguous())
     sizes, tiles = call.sizes, tilings or _tilings(call)
-    heads = sizes.batch * sizes.heads
     found = [empty_heads_last(tensor, tensor.shape) for tensor in (call.q, call.k, call.v)]
     with torch.cuda.device_of(call.q):
         empty = _empty_rows(call, starter)
@@ -81,19 +80,22 @@ def gradients(
         passes = {"PASSES": empty is not None and call.uniform == PASSES}
         bias_found = _BiasGradient.of(call) if of_bias else _BiasGradient()
         keyed = {"k_found": found[1], "v_found": found[2], "bias_found": bias_found.keys, **passes}
-        programs = triton.cdiv(sizes.keys, tiles.keys_values.keys) * sizes.batch * sizes.key_heads
-        starter(_started(keys_values.keys_values, programs, call, tiles.keys_values, {**shared, **keyed}))
+        for tiling, rare in (
+            (tiles.keys_values, False),
+            *([(tiles.rare_keys_values, True)] if empty is not None else []),
+        ):
+            programs = triton.cdiv(sizes.keys, tiling.keys) * sizes.batch * sizes.key_heads
+            starter(_started(keys_values.keys_values, programs, call, tiling, {**shared, **keyed, "RARE": rare}))
         rowed = {"found": found[0], "bias_found": bias_found.whole, "bias_rows_found": bias_found.rows, **passes}
-        programs = triton.cdiv(sizes.rows, tiles.queries.rows) * heads
-        starter(_started(queries.queries, programs, call, tiles.queries, {**shared, **rowed}))
+        _once_and_again(queries.queries, call, (tiles.queries, tiles.rare_queries), {**shared, **rowed}, starter)
         if bias_found.shared is not None:
             starter(_of_shared_bias(call, tiles.shared_bias, {**shared, **passes}, bias_found.shared))
     return Gradients(found[0], found[1], found[2], bias_found.result(call) if of_bias else None, sinks)
 
 
 class _BiasGradient(NamedTuple):
-    """Where the gradient of a bias is put: one of these, or none. ``keys`` (B, H, K) where rows share it, ``rows`` (B, H, Q) where keys
-    do, ``whole`` (B, H, Q, K), ``shared`` as the bias, where batches or heads share what is of queries times keys."""
+    """Where the gradient of a bias is put: one of these, or none. ``keys`` (B, H, K) where rows share it, ``rows`` (B, H, Q) where
+    keys do, ``whole`` (B, H, Q, K), ``shared`` as the bias, where batches or heads share what is of queries times keys."""
 
     keys: Tensor | None = None
     rows: Tensor | None = None
@@ -117,7 +119,13 @@ class _BiasGradient(NamedTuple):
     def result(self, call: Attention) -> Tensor | None:
         if call.bias is None or self.whole is not None or self.shared is not None:
             return self.whole if self.whole is not None else self.shared
-        found = self.keys[:, :, None, :] if self.keys is not None else self.rows[:, :, :, None] if self.rows is not None else None
+        found = (
+            self.keys[:, :, None, :]
+            if self.keys is not None
+            else self.rows[:, :, :, None]
+            if self.rows is not None
+            else None
+        )
         assert found is not None
         dims = [dim for dim in range(4) if call.bias.shape[dim] == 1 and found.shape[dim] != 1]
         return (found.sum(dims, keepdim=True) if dims else found).to(call.bias.dtype)
@@ -171,6 +179,19 @@ def _empty_rows(call: Attention, starter: Starter) -> Tensor | None:
     return found
 
 
+def _once_and_again(
+    kernel: Any, call: Attention, tilings: tuple[Tiling, Tiling], named: dict[str, Any], starter: Starter
+) -> None:
+    """A kernel of rows, and where there are masks the same for what it left word of, in tiles of its own."""
+    sizes, told = call.sizes, tilings[0].rows
+    heads = sizes.batch * sizes.heads
+    masked = arguments.has_masks(call)
+    rare = call.q.new_empty(heads * triton.cdiv(sizes.rows, told), dtype=torch.int8) if masked else None
+    for tiling, again in ((tilings[0], False), (tilings[1], True))[: 1 + masked]:
+        programs = triton.cdiv(sizes.rows, tiling.rows) * heads
+        starter(_started(kernel, programs, call, tiling, {**named, "rare": rare, "RARE": again, "TOLD": told}))
+
+
 def _started(kernel: Any, programs: int, call: Attention, tiling: Tiling, named: dict[str, Any]) -> Start:
     wide, value_wide = parts_of(call.q.shape[3]), parts_of(call.v.shape[3])
     sizes = {
@@ -188,7 +209,8 @@ def _started(kernel: Any, programs: int, call: Attention, tiling: Tiling, named:
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """How fp32 is multiplied: by three products of tf32, which keep its precision, on the units for matrices. Halves have one way."""
+    """How fp32 is multiplied: by three products of tf32, which keep its precision, on the units for matrices. Halves have one
+    way."""
     return "tf32x3" if dtype == torch.float32 else "ieee"
 
 
@@ -196,6 +218,11 @@ def _tilings(call: Attention) -> Tilings:
     architecture, why_not = architecture_of(call.q.device)
     compiled = isinstance(forward.forward, triton.JITFunction)
     if not architecture or (architecture == INTERPRETER) == compiled:
-        came = why_not or f"{call.q.device.type} tensors, and kernels that were imported {'with' if compiled else 'without'}out it"
-        raise AttentionError("implementation", "tensors on a GPU, or TRITON_INTERPRET=1 before the first call", f"triton: {came}")
+        came = (
+            why_not
+            or f"{call.q.device.type} tensors, and kernels that were imported {'with' if compiled else 'without'}out it"
+        )
+        raise AttentionError(
+            "implementation", "tensors on a GPU, or TRITON_INTERPRET=1 before the first call", f"triton: {came}"
+        )
     return INTERPRETED if architecture == INTERPRETER else tilings_of(call, architecture)

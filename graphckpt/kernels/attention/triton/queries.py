@@ -28,6 +28,7 @@ def queries(
     found,
     bias_found,
     bias_rows_found,
+    rare,
     WIDTH: tl.constexpr,
     SPAN: tl.constexpr,
     REST: tl.constexpr,
@@ -38,67 +39,120 @@ def queries(
     KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
     PASSES: tl.constexpr,
+    RARE: tl.constexpr,
+    TOLD: tl.constexpr,
 ):
-    """``found`` as q, heads last. ``bias_found``: dense (B, H, Q, K) of zeros, or None. ``bias_rows_found``: (B, H, Q), or None."""
+    """``found`` as q, heads last. ``bias_found``: dense (B, H, Q, K) of zeros, or None. ``bias_rows_found``: (B, H, Q), or None.
+    ``rare`` and RARE as in forward; here keys that are no numbers are what a product would spread."""
     tiles = tl.cdiv(call.row_count, ROWS)
     tile = tiles - 1 - tl.program_id(0) % tiles
     index = tl.program_id(0) // tiles
     batch = index // call.heads
     head = index % call.heads
     first = tile * ROWS
+    # Word is left by tiles of TOLD rows.
+    told = rare
+    if rare is not None:
+        told = rare + index * tl.cdiv(call.row_count, TOLD) + first // TOLD
+    if RARE:  # noqa: SIM102
+        if tl.load(told) == 0:
+            return
     rows = first + tl.arange(0, ROWS)
-    q, q_rest = load_parts(call.q, batch, head, rows, call.row_count, WIDTH, SPAN, REST, True)
-    grad, grad_rest = load_parts(grad_out, batch, head, rows, call.row_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True)
+    q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+    grad, grad_rest = load_parts(
+        grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
     known = known_of(lse, batch, head, call.heads, rows, call.row_count)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
     shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
-    rows_and = (q, q_rest, grad, grad_rest, known, means, rows)
+    rows_and = (q, q_rest, grad, grad_rest, known, means, first)
     acc = tl.zeros([ROWS, SPAN], tl.float32)
     acc_rest = acc
     if REST:
         acc_rest = tl.zeros([ROWS, REST], tl.float32)
     sums = tl.zeros([ROWS], tl.float32)
-    if call.masks.keys is None and call.masks.q_documents is None:
-        if call.masks.left is not None:
-            acc, acc_rest, sums = _walk(
-                acc, acc_rest, sums, rows_and, call, batch, head, bias_found, start, free_start, MASKED, False, PRECISION, shape
-            )
+    if RARE or call.masks.keys is not None or call.masks.q_documents is not None:
         acc, acc_rest, sums = _walk(
-            acc, acc_rest, sums, rows_and, call, batch, head, bias_found, free_start, free_stop, FREE, False, PRECISION, shape
-        )
-        acc, acc_rest, sums = _walk(
-            acc, acc_rest, sums, rows_and, call, batch, head, bias_found, free_stop, stop, MASKED, False, PRECISION, shape
+            acc, acc_rest, sums, rows_and, call, batch, head, bias_found, start, stop, MASKED, RARE, PRECISION, shape
         )
     else:
-        acc, acc_rest, sums = _walk(
-            acc, acc_rest, sums, rows_and, call, batch, head, bias_found, start, stop, MASKED, False, PRECISION, shape
-        )
-    if (
-        call.masks.left is not None
-        or call.masks.right is not None
-        or call.masks.keys is not None
-        or call.masks.q_documents is not None
-    ):
-        if not_finite(acc) + not_finite(acc_rest) > 0:
+        if call.masks.left is not None:
             acc, acc_rest, sums = _walk(
-                tl.zeros_like(acc), tl.zeros_like(acc_rest), tl.zeros_like(sums), rows_and, call, batch, head, bias_found, start, stop, MASKED, True, PRECISION, shape
+                acc,
+                acc_rest,
+                sums,
+                rows_and,
+                call,
+                batch,
+                head,
+                bias_found,
+                start,
+                free_start,
+                MASKED,
+                False,
+                PRECISION,
+                shape,
             )
-    if PASSES:
+        acc, acc_rest, sums = _walk(
+            acc,
+            acc_rest,
+            sums,
+            rows_and,
+            call,
+            batch,
+            head,
+            bias_found,
+            free_start,
+            free_stop,
+            FREE,
+            False,
+            PRECISION,
+            shape,
+        )
+        acc, acc_rest, sums = _walk(
+            acc,
+            acc_rest,
+            sums,
+            rows_and,
+            call,
+            batch,
+            head,
+            bias_found,
+            free_stop,
+            stop,
+            MASKED,
+            False,
+            PRECISION,
+            shape,
+        )
+    if RARE and PASSES:
         empty = empty_in(call.masks, batch, rows, call.row_count)
-        if tl.max(empty.to(tl.int32), 0) > 0:
-            all_acc = tl.zeros([ROWS, SPAN], tl.float32)
-            all_rest = all_acc
-            if REST:
-                all_rest = tl.zeros([ROWS, REST], tl.float32)
-            all_acc, all_rest, all_sums = _walk(
-                all_acc, all_rest, tl.zeros([ROWS], tl.float32), rows_and, call, batch, head, bias_found, 0, call.key_count, SPREAD,
-                False, PRECISION, shape,
-            )
-            acc = tl.where(empty[:, None], all_acc, acc)
-            acc_rest = tl.where(empty[:, None], all_rest, acc_rest)
-            sums = tl.where(empty, all_sums, sums)
+        spread, spread_rest, sums = _walk(
+            tl.zeros_like(acc),
+            tl.zeros_like(acc_rest),
+            sums,
+            rows_and,
+            call,
+            batch,
+            head,
+            bias_found,
+            0,
+            call.key_count,
+            SPREAD,
+            False,
+            PRECISION,
+            shape,
+        )
+        acc = tl.where(empty[:, None], spread, acc)
+        if REST:
+            acc_rest = tl.where(empty[:, None], spread_rest, acc_rest)
+    if not RARE and rare is not None:
+        unusual = not_finite(acc) + not_finite(acc_rest)
+        if PASSES:
+            unusual += tl.max(empty_in(call.masks, batch, rows, call.row_count).to(tl.int32))
+        tl.store(told, (unusual > 0).to(tl.int8))
     acc = acc * call.scores.scale
     if REST:
         acc_rest = acc_rest * call.scores.scale
@@ -133,22 +187,41 @@ def _walk(
     VALUE_REST: tl.constexpr = SHAPE[5]
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
-    q, q_rest, grad, grad_rest, known, means, rows = rows_and
+    q, q_rest, grad, grad_rest, known, means, first = rows_and
+    rows = first + tl.arange(0, ROWS)
     key_head = head // call.group
     for first_key in tl.range(start, stop, KEYS):
         keys = first_key + tl.arange(0, KEYS)
-        k, k_rest = load_parts(call.k, batch, key_head, keys, call.key_count, WIDTH, SPAN, REST, MODE != FREE)
+        k, k_rest = load_parts(
+            call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
+        )
         v, v_rest = load_parts(
-            call.v, batch, key_head, keys, call.key_count, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
+            call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
         )
         products = product(q, q_rest, k, k_rest, REST, PRECISION)
         grads = product(grad, grad_rest, v, v_rest, VALUE_REST, PRECISION)
         _, of_z, of_product = of_tile(
-            products, grads, call, batch, head, rows, keys, first_key, known, means, ROWS, KEYS, MODE, False, q.dtype == tl.float32
+            products,
+            grads,
+            call,
+            batch,
+            head,
+            first,
+            first_key,
+            known,
+            means,
+            ROWS,
+            KEYS,
+            MODE,
+            False,
+            q.dtype == tl.float32,
         )
         if bias_found is not None:
-            base = bias_found + (batch * call.heads + head).to(tl.int64) * call.row_count * call.key_count
-            at = base + rows.to(tl.int64)[:, None] * call.key_count + keys[None, :]
+            at = (
+                bias_found
+                + ((batch * call.heads + head).to(tl.int64) * call.row_count + rows)[:, None] * call.key_count
+            )
+            at = at + keys[None, :]
             within = (rows[:, None] < call.row_count) & (keys[None, :] < call.key_count)
             if MODE == SPREAD:
                 within = within & empty_in(call.masks, batch, rows[:, None], call.row_count)

@@ -1,26 +1,31 @@
 """How large a tile each kernel takes, from a table: never tried out in a user's first step.
 
-`tiles.json` is made by ``python -m benchmarks.kernels tune``, which compiles candidates for each architecture, largest first, and takes
-the first that spills no register; its head says how. Without a GPU that is all it knows: the table is of what fits, not of what was
-measured to be fastest.
+`tiles.json` is made by ``python -m benchmarks.kernels tune``, which compiles candidates for each architecture, largest first, and
+takes the first that spills no register; its head says how. Without a GPU that is all it knows: the table is of what fits, not of
+what was measured to be fastest.
 """
 
 from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from graphckpt.errors import AttentionError
-from graphckpt.kernels.attention.meaning import Attention
+from graphckpt.kernels.attention.meaning import OPEN, Attention
 
 TABLE = Path(__file__).with_name("tiles.json")
-KERNELS = ("forward", "keys_values", "queries", "shared_bias")
+KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "queries", "rare_queries", "shared_bias")
 # Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
-WIDTHS = ((16, 16), (32, 32), (64, 64), (80, 80), (96, 96), (128, 128), (160, 160), (192, 128), (192, 192), (256, 256))
+WIDTHS = ((64, 64), (96, 96), (128, 128), (160, 160), (192, 128), (256, 256))
+
+
+# What takes registers beside the products: nothing or a right side, more masks than that, scores that are changed or dropped.
+LOADS = ("plain", "masked", "heavy")
 
 
 class Tiling(NamedTuple):
@@ -33,21 +38,24 @@ class Tiling(NamedTuple):
 
 
 class Tilings(NamedTuple):
-    """Of the kernels of one call."""
+    """Of the kernels of one call. A rare one has as many rows as what it does again, or a part of them."""
 
     forward: Tiling
+    rare_forward: Tiling
     keys_values: Tiling
+    rare_keys_values: Tiling
     queries: Tiling
+    rare_queries: Tiling
     shared_bias: Tiling
 
 
 class Slot(NamedTuple):
-    """What a line of the table is for. ``heavy``: scores are changed (bias, softcap) or dropped, which takes registers."""
+    """What a line of the table is for. ``kind``: "half" or "fp32"; ``load``: one of `LOADS`."""
 
     architecture: str
     kernel: str
     kind: str
-    heavy: bool
+    load: str
     width: int
     value_width: int
 
@@ -61,9 +69,9 @@ def table() -> dict[Slot, Tiling]:
     """All lines."""
     lines = json.loads(TABLE.read_text())["lines"]
     return {
-        Slot(line["architecture"], line["kernel"], line["kind"], line["heavy"], line["width"], line["value_width"]): Tiling(
-            line["rows"], line["keys"], line["warps"], line["stages"]
-        )
+        Slot(
+            line["architecture"], line["kernel"], line["kind"], line["load"], line["width"], line["value_width"]
+        ): Tiling(line["rows"], line["keys"], line["warps"], line["stages"])
         for line in lines
     }
 
@@ -76,13 +84,25 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
     """
     width, value_width = widths_of(call.q.shape[3], call.v.shape[3])
     kind = "fp32" if call.q.dtype == torch.float32 else "half"
-    slots = (Slot(architecture, kernel, kind, is_heavy(call), width, value_width) for kernel in KERNELS)
+    load = load_of(call)
+    loads = (load if has_line(kernel, load) else "heavy" for kernel in KERNELS)
+    slots = (
+        Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), loads, strict=False)
+    )
     return Tilings(*(_line(slot) for slot in slots))
 
 
-def is_heavy(call: Attention) -> bool:
-    """Whether scores are changed or weights dropped."""
-    return call.bias is not None or call.softcap != 0 or call.dropout != 0
+def load_of(call: Attention) -> str:
+    """Which of `LOADS` a call is."""
+    if call.bias is not None or call.softcap != 0 or call.dropout != 0:
+        return "heavy"
+    masked = call.band.left != OPEN or call.keys is not None or call.q_documents is not None
+    return "masked" if masked else "plain"
+
+
+def has_line(kernel: str, load: str) -> bool:
+    """Whether the table has lines of a kernel for a load: a bias is heavy, and of what is rare one line serves all."""
+    return load == "heavy" or not kernel.startswith(("rare_", "shared_"))
 
 
 def widths_of(width: int, value_width: int) -> tuple[int, int]:
@@ -100,5 +120,6 @@ def widths_of(width: int, value_width: int) -> tuple[int, int]:
 def _line(slot: Slot) -> Tiling:
     found = table().get(slot)
     if found is None:
-        raise AttentionError("tiles", f"one of the {len(table())} lines of {TABLE.name}", f"{slot}; make it with benchmarks.kernels")
+        wanted = f"one of the {len(table())} lines of {TABLE.name}, which benchmarks.kernels makes"
+        raise AttentionError("tiles", wanted, slot)
     return found

@@ -1,0 +1,75 @@
+"""A sample of the table of tiles, compiled for GPUs that are not there. All of it: make kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import triton
+
+from benchmarks.kernels.golden import compiled, path_of, recorded
+from benchmarks.kernels.offline import Resources, compile_for
+from benchmarks.kernels.tune import attempt
+from benchmarks.kernels.variants import name_of, slots, start_of
+from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
+from graphckpt.kernels.attention.triton.tiles import Slot, Tiling, table
+
+SAMPLE = [
+    Slot("sm_80", "forward", "half", "plain", 64, 64),
+    Slot("sm_80", "keys_values", "half", "plain", 96, 96),
+    Slot("sm_90", "forward", "half", "plain", 128, 128),
+    Slot("sm_90", "keys_values", "half", "plain", 64, 64),
+    Slot("sm_90", "queries", "half", "heavy", 64, 64),
+    Slot("sm_90", "rare_forward", "half", "heavy", 64, 64),
+    Slot("sm_100", "forward", "half", "plain", 192, 128),
+    Slot("sm_100", "shared_bias", "half", "heavy", 64, 64),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cold(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What another run compiled is not taken for what this one does."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+
+
+@pytest.mark.parametrize("slot", SAMPLE, ids=lambda slot: "-".join(map(str, slot)))
+def test_a_line_compiles_within_what_is_recorded(slot: Slot) -> None:
+    """No spill beyond its allowance, shared memory within the limit, the architecture's own matrix instruction; on the pinned
+    Triton the very registers that are recorded."""
+    for found in compiled([slot]):
+        assert not found.failures
+        if path_of(triton.__version__).is_file():
+            assert not found.changes
+
+
+def test_every_line_of_the_table_is_recorded() -> None:
+    assert {name_of(slot) for slot in slots()} == set(recorded())
+    assert set(slots()) == set(table())
+
+
+def test_what_is_recorded_is_within_the_limits() -> None:
+    for slot in slots():
+        found = recorded()[name_of(slot)]
+        assert found.shared_bytes <= SHARED_BYTES[slot.architecture]
+        assert found.matrix > 0
+
+
+def test_a_tile_that_is_too_large_is_found_out() -> None:
+    """Spills are counted, and shared memory that is not there refuses a tile."""
+    slot = Slot("sm_90", "forward", "half", "plain", 128, 128)
+    spills = compile_for("sm_90", start_of(slot, Tiling(128, 128, 4, 2)), count_matrix=False)
+    assert spills.spilled_bytes > 0
+    assert attempt(slot, Tiling(128, 128, 8, 5)).takes is None
+
+
+def test_a_golden_line_that_differs_is_told() -> None:
+    slot = Slot("sm_90", "forward", "half", "plain", 64, 64)
+    found = next(compiled([slot]))
+    before = Resources(found.resources.registers + 8, 0, 1, found.resources.matrix)
+    assert found._replace(recorded=before).changes == [
+        f"registers {before.registers} -> {found.resources.registers}",
+        f"shared_bytes 1 -> {found.resources.shared_bytes}",
+    ]
+    assert "no HGMMA" in found._replace(resources=found.resources._replace(matrix=0)).failures
+    assert Path(path_of("3.7.1")).is_file()

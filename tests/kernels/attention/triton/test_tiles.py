@@ -1,0 +1,45 @@
+"""The table of tiles: which line a call takes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from graphckpt.errors import AttentionError
+from graphckpt.kernels.attention.meaning import Attention, Band
+from graphckpt.kernels.attention.triton.tiles import WIDTHS, Slot, table, tilings_of, widths_of
+
+
+@pytest.mark.parametrize("width", range(1, 257))
+def test_a_call_takes_the_smallest_head_that_holds_it(width: int) -> None:
+    found = widths_of(width, width)
+    assert found[0] >= width and found[1] >= width
+    assert not [pair for pair in WIDTHS if sum(pair) < sum(found) and min(pair) >= width]
+
+
+def test_unequal_heads() -> None:
+    assert widths_of(192, 128) == (192, 128)
+    assert widths_of(128, 192) == (256, 256)
+    with pytest.raises(AttentionError, match="256 at most, came 257 and 16"):
+        widths_of(257, 16)
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_every_call_has_its_tiles(architecture: str, dtype: torch.dtype) -> None:
+    q = torch.empty(1, 1, 8, 72, dtype=dtype)
+    kind = "fp32" if dtype == torch.float32 else "half"
+    plain = Attention(q, q, q, 1.0, band=Band(right=0))
+    masked, heavy = plain._replace(band=Band(left=3, right=0)), plain._replace(softcap=2.0)
+    for call, load in ((plain, "plain"), (masked, "masked"), (heavy, "heavy")):
+        found = tilings_of(call, architecture)
+        assert found.forward == table()[Slot(architecture, "forward", kind, load, 96, 96)]
+        # A tile that is done again lies within one that left word of it.
+        assert found.queries.rows % found.rare_queries.rows == 0
+        assert found.forward.rows % found.rare_forward.rows == 0
+
+
+def test_no_line_is_an_error_that_says_how_to_make_one() -> None:
+    q = torch.empty(1, 1, 8, 64)
+    with pytest.raises(AttentionError, match=r"tiles\.json, which benchmarks\.kernels makes, came Slot"):
+        tilings_of(Attention(q, q, q, 1.0), "sm_70")
