@@ -18,7 +18,7 @@ from torch import fx
 
 from graphckpt.kernels.attention import ops
 from graphckpt.kernels.attention.api import fastest
-from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Band
+from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Attention, Band
 from graphckpt.kernels.attention.validation import INTEGERS
 from graphckpt.rewrite.attention.calls import (
     CASTS,
@@ -78,12 +78,12 @@ class _Masks(NamedTuple):
     uniform: int
 
 
-def replace_attentions(module: fx.GraphModule) -> Replaced:
-    """Replace what can be; see the module's head."""
+def replace_attentions(module: fx.GraphModule, choose: Callable[[Attention], str] = fastest) -> Replaced:
+    """Replace what can be; see the module's head. ``choose``: the implementation of a call, by its tensors without data."""
     transformed = is_transformed(module.graph)
     if not transformed:
         mark_written(module.graph)
-    writer = _Writer(module.graph, {}, [], {node: place for place, node in enumerate(module.graph.nodes)})
+    writer = _Writer(module.graph, choose, {}, [], {node: place for place, node in enumerate(module.graph.nodes)})
     fused, kept = 0, []
     for softmax in [node for node in module.graph.nodes if is_attention(node)]:
         try:
@@ -104,6 +104,7 @@ class _Writer:
     """Writes nodes before an attention's last product. ``made``: mask tensors of earlier attentions, by what they are made of."""
 
     graph: fx.Graph
+    choose: Callable[[Attention], str]
     made: dict[tuple[object, ...], tuple[fx.Node, int]]
     notes: list[str]
     places: Mapping[fx.Node, int]
@@ -150,7 +151,7 @@ class _Writer:
         if written:
             raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
-        flags = flags._replace(implementation=fastest(ops.call_of(known, flags)))
+        flags = flags._replace(implementation=self.choose(ops.call_of(known, flags)))
         both = self._call(torch.ops.graphckpt.attention.default, *tensors, *flags)
         # The report names what is kept by the module it comes from.
         for key in ("stack_trace", "nn_module_stack"):

@@ -32,8 +32,14 @@ def test_rows_are_empty_only_where_they_spread() -> None:
 
 def test_a_size_of_one_is_a_stride_of_zero() -> None:
     tensor = torch.zeros(1, 3, 1, 5)
-    assert strided(tensor)[1:] == (0, 5, 0, 1)
-    assert strided(tensor.expand(4, -1, -1, -1))[1:] == (0, 5, 0, 1)
+    assert strided(tensor)[1:5] == (0, 5, 0, 1)
+    assert strided(tensor.expand(4, -1, -1, -1))[1:5] == (0, 5, 0, 1)
+
+
+def test_places_in_a_tile_are_of_64_bits_where_strides_are_giant() -> None:
+    tensor = torch.empty(0).as_strided((0, 1, 4, 4), (1, 1, 2**22, 1))
+    assert strided(tensor).far == 1
+    assert strided(tensor.as_strided((0, 1, 4, 4), (1, 1, 2**21, 1))).far is None
 
 
 def test_what_a_call_does_not_have_is_none() -> None:
