@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS), choices=KERNELS)
-    parser.add_argument("--widths", nargs="+", type=int, default=[width for width, _ in WIDTHS], help="head sizes of q")
+    parser.add_argument(
+        "--widths", nargs="+", type=int, default=[width for width, _ in WIDTHS["half"]], help="head sizes of q"
+    )
     parser.add_argument("--missing", action="store_true", help="tune only what the table does not have")
     chosen = parser.parse_args(arguments)
     known = table() if TABLE.is_file() and chosen.missing else {}

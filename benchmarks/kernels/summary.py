@@ -20,7 +20,7 @@ def summary() -> str:
     known, tiles = recorded(PINNED), table()
     lines = []
     for kernel in KERNELS:
-        for widths in WIDTHS:
+        for widths in WIDTHS["half"]:
             of = [Slot(architecture, kernel, "half", "plain", *widths) for architecture in ARCHITECTURES]
             if kernel in SHOWN and all(slot in tiles for slot in of):
                 lines.append([kernel, f"{widths[0]}/{widths[1]}", *(_cell(slot, known) for slot in of)])

@@ -33,7 +33,7 @@ def slots() -> list[Slot]:
         for kind in KINDS
         for kernel in KERNELS
         for load in LOADS
-        for widths in WIDTHS
+        for widths in WIDTHS[kind]
         if has_line(kernel, load)
     ]
 

@@ -17,24 +17,29 @@ from graphckpt.kernels.attention.meaning import Attention
 from tests.kernels.attention import cases
 from tests.kernels.attention.cases import FLAGS
 
-ROWS, KEYS = 100, 150
+LONG = (100, 150)
+# Two tiles by two, for what is tried often.
+SHORT = (70, 100)
 
 
-def call_of(flags: tuple[str, ...], dtype: torch.dtype, key_heads: int = 2) -> Attention:
-    """The call of `tests.kernels.attention.cases` of this length, and of as many heads of keys: 1 costs half."""
+def call_of(
+    flags: tuple[str, ...], dtype: torch.dtype, key_heads: int = 2, lengths: tuple[int, int] = LONG
+) -> Attention:
+    """The call of `tests.kernels.attention.cases` with so many rows and keys, and of as many heads of keys: 1 costs half."""
+    rows, keys = lengths
     call = cases.call_of(flags, dtype)
     # Two heads share one of keys where three did: the second is where it shows.
     heads = key_heads * (2 if "grouped" in flags else 1)
     return call._replace(
-        q=call.q[:, :heads, :ROWS],
-        k=call.k[:, :key_heads, :KEYS],
-        v=call.v[:, :key_heads, :KEYS],
-        bias=None if call.bias is None else call.bias[:, :heads, :ROWS, :KEYS],
+        q=call.q[:, :heads, :rows],
+        k=call.k[:, :key_heads, :keys],
+        v=call.v[:, :key_heads, :keys],
+        bias=None if call.bias is None else call.bias[:, :heads, :rows, :keys],
         sinks=None if call.sinks is None else call.sinks[:heads],
-        keys=None if call.keys is None else call.keys[:, :KEYS],
-        q_documents=None if call.q_documents is None else call.q_documents[:, :ROWS],
-        k_documents=None if call.k_documents is None else call.k_documents[:, :KEYS],
-        band=call.band._replace(offset=KEYS - ROWS if "causal" in flags else 0),
+        keys=None if call.keys is None else call.keys[:, :keys],
+        q_documents=None if call.q_documents is None else call.q_documents[:, :rows],
+        k_documents=None if call.k_documents is None else call.k_documents[:, :keys],
+        band=call.band._replace(offset=keys - rows if "causal" in flags else 0),
     )
 
 

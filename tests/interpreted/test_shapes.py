@@ -8,7 +8,7 @@ import torch
 from graphckpt.kernels.attention import reference
 from graphckpt.kernels.attention.meaning import Attention, Band
 from graphckpt.kernels.attention.triton import arguments, launch
-from tests.interpreted.calls import call_of, gradients_for, revealed, triton
+from tests.interpreted.calls import SHORT, call_of, gradients_for, revealed, triton
 from tests.kernels.attention.cases import answer, cast, errors
 
 FP32_BAR = 2e-6
@@ -62,7 +62,7 @@ def test_bands(band: Band) -> None:
 
 
 def test_a_bias_may_be_of_any_shape_that_broadcasts() -> None:
-    call = call_of(("causal", "softcap"), torch.float32)
+    call = call_of(("causal", "softcap"), torch.float32, 2, SHORT)
     sizes = call.sizes
     for batch, heads, rows, keys in (
         (1, 1, 0, 0),
@@ -163,7 +163,7 @@ def test_as_many_weights_are_dropped_as_were_asked_for_and_apart() -> None:
 
 
 def test_it_is_one_node_when_compiled_and_passes_torchs_own_check() -> None:
-    call = call_of(("causal", "dropout", "bias"), torch.float32)
+    call = call_of(("causal", "dropout", "bias"), torch.float32, 1, SHORT)
     torch._dynamo.reset()
     compiled = torch.compile(lambda: triton(call), backend="aot_eager", fullgraph=True)()
     assert all(torch.equal(mine, other) for mine, other in zip(compiled, triton(call), strict=True))

@@ -90,7 +90,7 @@ def _of_head(
     )
     grads = product(grad, grad_rest, v, v_rest, SHAPE[5], PRECISION)
     rows = first + tl.arange(0, SHAPE[6])
-    known = known_of(lse, batch, head, call.heads, rows, call.row_count)
+    known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     _, of_z, _ = of_tile(
         products,

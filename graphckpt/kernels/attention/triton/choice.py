@@ -20,12 +20,11 @@ SHARED_BYTES = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 def why_not(call: Attention) -> str:
     """What of a call or of this machine the kernels do not take; "" if they take it."""
     widths = call.q.shape[3], call.v.shape[3]
-    reasons = [
-        f"{str(call.q.dtype).removeprefix('torch.')} is not one of float16, bfloat16, float32"
-        * (call.q.dtype == torch.float64),
-        f"a head of {max(widths)} is wider than {WIDEST}" * (max(widths) > WIDEST),
-        architecture_of(call.q.device)[1],
-    ]
+    reasons = [architecture_of(call.q.device)[1]]
+    if max(widths) > WIDEST:
+        reasons.insert(0, f"a head of {max(widths)} is wider than {WIDEST}")
+    if call.q.dtype == torch.float64:
+        reasons.insert(0, "float64 is not one of float16, bfloat16, float32")
     return "; ".join(reason for reason in reasons if reason)
 
 

@@ -180,21 +180,35 @@ def tanh(x, EXACT: tl.constexpr):
 
 
 @triton.jit
+def unit(EXACT: tl.constexpr):
+    """What exponents are multiplied by beforehand: of 2, which saves a product each, unless they are to be EXACT. A logarithm of 7
+    that is rounded to base 2 and back is off by 5e-7, and so is a whole row of weights."""
+    return 1.0 if EXACT else LOG2E
+
+
+@triton.jit
+def power(z, EXACT: tl.constexpr):
+    """e to what `unit` has multiplied."""
+    return tl.exp2(z * LOG2E) if EXACT else tl.exp2(z)
+
+
+@triton.jit
 def exponents(products, scores, batch, head, first, first_key, rows, keys, row_count, key_count, EXACT: tl.constexpr):
-    """Exponents of 2 (scores with softcap and bias, times log2 e), and the derivative of the softcap, 1 without one."""
+    """Exponents (scores with softcap and bias) in units of `unit`, and the derivative of the softcap, 1 without one."""
     slope = 1.0
+    factor = unit(EXACT)
     if scores.softcap is not None:
         curve = tanh(products * (scores.scale / scores.softcap), EXACT)
         slope = 1.0 - curve * curve
-        z = curve * (scores.softcap * LOG2E)
+        z = curve * (scores.softcap * factor)
     else:
-        z = products * (scores.scale * LOG2E)
+        z = products * (scores.scale * factor)
     if scores.bias is not None:
         at = place(scores.bias, batch, head, first, 0) + tl.cast(first_key, tl.int64) * scores.bias.column
         at = at + within_tile(rows - first, scores.bias) * scores.bias.row
         at = at + within_tile(keys - first_key, scores.bias) * scores.bias.column
         bias = tl.load(at, mask=(rows < row_count) & (keys < key_count), other=0.0)
-        z += bias.to(tl.float32) * LOG2E
+        z += bias.to(tl.float32) * factor
     return z, slope
 
 

@@ -13,7 +13,6 @@ import triton.language as tl
 from graphckpt.kernels.attention.triton.device import (
     FREE,
     LN2,
-    LOG2E,
     MASKED,
     SPREAD,
     allowed_by,
@@ -22,8 +21,10 @@ from graphckpt.kernels.attention.triton.device import (
     kept_in,
     keys_of,
     load_parts,
+    power,
     product,
     store_parts,
+    unit,
 )
 
 
@@ -64,7 +65,8 @@ def forward(
     q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
-    largest, total = _none(call.sinks, head, ROWS)
+    EXACT: tl.constexpr = q.dtype == tl.float32
+    largest, total = _none(call.sinks, head, ROWS, EXACT)
     acc = tl.zeros([ROWS, VALUE_SPAN], tl.float32)
     acc_rest = acc
     if VALUE_REST:
@@ -182,7 +184,11 @@ def forward(
         acc_rest = acc_rest * scale[:, None]
     store_parts(out, batch, head, call.heads, rows, call.row_count, acc, acc_rest, VALUE_WIDTH, VALUE_SPAN, VALUE_REST)
     where = lse + index.to(tl.int64) * call.row_count + rows
-    tl.store(where, (largest + tl.log2(total)) * LN2, mask=rows < call.row_count)
+    tl.store(
+        where,
+        (largest + tl.log2(total) * LN2 if EXACT else (largest + tl.log2(total)) * LN2),
+        mask=rows < call.row_count,
+    )
 
 
 @triton.jit
@@ -192,12 +198,12 @@ def not_finite(values):
 
 
 @triton.jit
-def _none(sinks, head, ROWS: tl.constexpr):
+def _none(sinks, head, ROWS: tl.constexpr, EXACT: tl.constexpr):
     """The largest exponent and the sum of rows that have seen nothing yet but their sink."""
     largest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     if sinks is not None:
-        sink = tl.load(sinks + head).to(tl.float32) * LOG2E
+        sink = tl.load(sinks + head).to(tl.float32) * unit(EXACT)
         largest = tl.zeros([ROWS], tl.float32) + sink
         total = tl.where(largest == float("-inf"), 0.0, 1.0)
     return largest, total
@@ -231,6 +237,7 @@ def _walk(
     VALUE_REST: tl.constexpr = SHAPE[5]
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
+    EXACT: tl.constexpr = q.dtype == tl.float32
     key_head = head // call.group
     rows = first + tl.arange(0, ROWS)
     for first_key in tl.range(start, stop, KEYS):
@@ -250,7 +257,7 @@ def _walk(
             keys[None, :],
             call.row_count,
             call.key_count,
-            q.dtype == tl.float32,
+            EXACT,
         )
         if MODE != FREE:
             allowed = allowed_by(call.masks, batch, rows[:, None], keys[None, :], call.row_count, call.key_count, MODE)
@@ -259,8 +266,8 @@ def _walk(
         known = larger
         if MODE != FREE or call.scores.bias is not None:
             known = tl.where(larger == float("-inf"), 0.0, larger)
-        weights = tl.exp2(z - known[:, None])
-        shrunk = tl.exp2(largest - known)
+        weights = power(z - known[:, None], EXACT)
+        shrunk = power(largest - known, EXACT)
         total = total * shrunk + tl.sum(weights, 1)
         largest = larger
         if call.dropout is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from graphckpt.kernels.attention.triton.device import FREE, LOG2E, SPREAD, allowed_by, exponents, kept_in
+from graphckpt.kernels.attention.triton.device import FREE, SPREAD, allowed_by, exponents, kept_in, power, unit
 
 
 @triton.jit
@@ -16,10 +16,10 @@ def load_row(data, batch, head, heads, rows, row_count, OTHER: tl.constexpr):
 
 
 @triton.jit
-def known_of(lse, batch, head, heads, rows, row_count):
-    """Logarithms to base 2 of the sums of rows; infinite where a row attends to nothing, so that all its weights are 0."""
+def known_of(lse, batch, head, heads, rows, row_count, EXACT: tl.constexpr):
+    """Logarithms of the sums of rows in units of `unit`; infinite where a row attends to nothing, so that all its weights are 0."""
     known = load_row(lse, batch, head, heads, rows, row_count, float("inf"))
-    return tl.where(known == float("-inf"), float("inf"), known) * LOG2E
+    return tl.where(known == float("-inf"), float("inf"), known) * unit(EXACT)
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def of_tile(
     )
     if MODE == SPREAD:
         z = tl.zeros_like(products)
-    weights = tl.exp2(z - known)
+    weights = power(z - known, EXACT)
     if MODE != FREE:
         allowed = allowed_by(call.masks, batch, rows2, keys2, call.row_count, call.key_count, MODE)
         weights = tl.where(allowed, weights, 0.0)

@@ -220,7 +220,7 @@ def _add(
         grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
     )
     rows = first + tl.arange(0, ROWS)
-    known = known_of(lse, batch, head, call.heads, rows, call.row_count)
+    known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     products = product(k, k_rest, q, q_rest, REST, PRECISION)
     grads = product(v, v_rest, grad, grad_rest, VALUE_REST, PRECISION)

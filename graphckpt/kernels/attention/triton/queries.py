@@ -62,7 +62,7 @@ def queries(
     grad, grad_rest = load_parts(
         grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
     )
-    known = known_of(lse, batch, head, call.heads, rows, call.row_count)
+    known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)

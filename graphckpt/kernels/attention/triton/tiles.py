@@ -21,7 +21,10 @@ from graphckpt.kernels.attention.meaning import OPEN, Attention
 TABLE = Path(__file__).with_name("tiles.json")
 KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "queries", "rare_queries", "shared_bias")
 # Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
-WIDTHS = ((64, 64), (96, 96), (128, 128), (160, 160), (192, 128), (256, 256))
+WIDTHS = {
+    "half": ((64, 64), (96, 96), (128, 128), (160, 160), (192, 128), (256, 256)),
+    "fp32": ((64, 64), (128, 128), (256, 256)),
+}
 
 
 # What takes registers beside the products: nothing or a right side, more masks than that, scores that are changed or dropped.
@@ -82,8 +85,8 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
     Raises:
         AttentionError: the table has no line for it.
     """
-    width, value_width = widths_of(call.q.shape[3], call.v.shape[3])
     kind = "fp32" if call.q.dtype == torch.float32 else "half"
+    width, value_width = widths_of(kind, call.q.shape[3], call.v.shape[3])
     load = load_of(call)
     loads = (load if has_line(kernel, load) else "heavy" for kernel in KERNELS)
     slots = (
@@ -105,15 +108,15 @@ def has_line(kernel: str, load: str) -> bool:
     return load == "heavy" or not kernel.startswith(("rare_", "shared_"))
 
 
-def widths_of(width: int, value_width: int) -> tuple[int, int]:
+def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:
     """The smallest head sizes of the table that hold these.
 
     Raises:
         AttentionError: there are none.
     """
-    holding = [pair for pair in WIDTHS if pair[0] >= width and pair[1] >= value_width]
+    holding = [pair for pair in WIDTHS[kind] if pair[0] >= width and pair[1] >= value_width]
     if not holding:
-        raise AttentionError("head size", f"{WIDTHS[-1][0]} at most", f"{width} and {value_width}")
+        raise AttentionError("head size", f"{WIDTHS[kind][-1][0]} at most", f"{width} and {value_width}")
     return min(holding, key=sum)
 
 

@@ -11,17 +11,19 @@ from graphckpt.kernels.attention.triton.tiles import WIDTHS, Slot, table, tiling
 
 
 def test_a_call_takes_the_smallest_head_that_holds_it() -> None:
-    for width in range(1, 257):
-        found = widths_of(width, width)
-        assert found[0] >= width and found[1] >= width
-        assert not [pair for pair in WIDTHS if sum(pair) < sum(found) and min(pair) >= width]
+    for kind, pairs in WIDTHS.items():
+        for width in range(1, 257):
+            found = widths_of(kind, width, width)
+            assert found[0] >= width and found[1] >= width
+            assert not [pair for pair in pairs if sum(pair) < sum(found) and min(pair) >= width]
 
 
 def test_unequal_heads() -> None:
-    assert widths_of(192, 128) == (192, 128)
-    assert widths_of(128, 192) == (256, 256)
+    assert widths_of("half", 192, 128) == (192, 128)
+    assert widths_of("half", 128, 192) == (256, 256)
+    assert widths_of("fp32", 192, 128) == (256, 256)
     with pytest.raises(AttentionError, match="256 at most, came 257 and 16"):
-        widths_of(257, 16)
+        widths_of("half", 257, 16)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
@@ -33,7 +35,7 @@ def test_every_call_has_its_tiles(architecture: str, dtype: torch.dtype) -> None
     masked, heavy = plain._replace(band=Band(left=3, right=0)), plain._replace(softcap=2.0)
     for call, load in ((plain, "plain"), (masked, "masked"), (heavy, "heavy")):
         found = tilings_of(call, architecture)
-        assert found.forward == table()[Slot(architecture, "forward", kind, load, 96, 96)]
+        assert found.forward == table()[Slot(architecture, "forward", kind, load, *widths_of(kind, 72, 72))]
         # A tile that is done again lies within one that left word of it.
         assert found.queries.rows % found.rare_queries.rows == 0
         assert found.forward.rows % found.rare_forward.rows == 0
