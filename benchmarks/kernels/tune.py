@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,27 +102,30 @@ class Tried(NamedTuple):
     takes: Resources | None
 
 
-def candidates(slot: Slot) -> list[Tiling]:
-    """Tiles to try for a line."""
+def candidates(slot: Slot, lines: Mapping[Slot, Tiling]) -> list[Tiling]:
+    """Tiles to try for a line: from that of the next smaller head on, since what spilled there spills here."""
     found = RARE_CANDIDATES if slot.kernel.startswith(RARE) else CANDIDATES[slot.kernel, slot.kind]
-    return [Tiling(*candidate) for candidate in found]
+    tilings = [Tiling(*candidate) for candidate in found]
+    smaller = [line for line in lines if line[:4] == slot[:4] and line.width < slot.width and lines[line] in tilings]
+    first = lines[max(smaller, key=lambda line: line.width)] if smaller else tilings[0]
+    return tilings[tilings.index(first) :]
 
 
-def tune(slot: Slot) -> Tried:
-    """The tile of one line.
+def tune(slot: Slot, lines: Mapping[Slot, Tiling]) -> Tried:
+    """The tile of one line; ``lines``: those that are there.
 
     Raises:
         RuntimeError: no candidate compiles within shared memory.
     """
     spilling = []
-    for candidate in candidates(slot):
+    for candidate in candidates(slot, lines):
         tried = attempt(slot, candidate)
         if tried.takes is not None and not tried.takes.spilled_bytes:
             return tried
         if tried.takes is not None:
             spilling.append(tried)
     if not spilling:
-        raise RuntimeError(f"{slot}: wanted a candidate within shared memory, none of {candidates(slot)} is")
+        raise RuntimeError(f"{slot}: wanted a candidate within shared memory, none of {candidates(slot, lines)} is")
     return min(spilling, key=lambda tried: tried.takes.spilled_bytes if tried.takes else 0)
 
 
@@ -141,7 +144,8 @@ def tune_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
     lines = {_key(line): line for line in json.loads(path.read_text())["lines"]} if path.is_file() else {}
     for slot in slots:
         began = time.monotonic()
-        tiling, takes = tune(slot)
+        known = {Slot(*_key(line)): Tiling(*(line[name] for name in Tiling._fields)) for line in lines.values()}
+        tiling, takes = tune(slot, known)
         assert takes is not None
         line = {**slot._asdict(), **tiling._asdict()}
         lines[_key(line)] = line

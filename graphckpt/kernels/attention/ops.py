@@ -90,7 +90,7 @@ def attention_backward(
     dropout: float,
     uniform: int,
     implementation: str,
-    of_bias: bool = True,
+    of_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias (if ``of_bias``) and sinks; of what is not there or not asked for, a tensor of no elements."""
     flags = Flags(scale, left, right, offset, softcap, dropout, uniform, implementation)

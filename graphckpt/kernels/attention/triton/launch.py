@@ -187,7 +187,9 @@ def _once_and_again(
     heads = sizes.batch * sizes.heads
     masked = arguments.has_masks(call)
     rare = call.q.new_empty(heads * triton.cdiv(sizes.rows, told), dtype=torch.int8) if masked else None
-    for tiling, again in ((tilings[0], False), (tilings[1], True))[: 1 + masked]:
+    # Both are powers of two: what is done again lies within one tile that left word.
+    small = tilings[1]._replace(rows=min(tilings[1].rows, told))
+    for tiling, again in ((tilings[0], False), (small, True))[: 1 + masked]:
         programs = triton.cdiv(sizes.rows, tiling.rows) * heads
         starter(_started(kernel, programs, call, tiling, {**named, "rare": rare, "RARE": again, "TOLD": told}))
 

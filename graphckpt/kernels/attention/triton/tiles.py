@@ -22,7 +22,7 @@ TABLE = Path(__file__).with_name("tiles.json")
 KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "queries", "rare_queries", "shared_bias")
 # Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
 WIDTHS = {
-    "half": ((64, 64), (96, 96), (128, 128), (160, 160), (192, 128), (256, 256)),
+    "half": ((64, 64), (96, 96), (128, 128), (192, 128), (256, 256)),
     "fp32": ((64, 64), (128, 128), (256, 256)),
 }
 
@@ -41,7 +41,7 @@ class Tiling(NamedTuple):
 
 
 class Tilings(NamedTuple):
-    """Of the kernels of one call. A rare one has as many rows as what it does again, or a part of them."""
+    """Of the kernels of one call. A rare one does rows again in tiles as tall, or smaller."""
 
     forward: Tiling
     rare_forward: Tiling
@@ -88,7 +88,7 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
     kind = "fp32" if call.q.dtype == torch.float32 else "half"
     width, value_width = widths_of(kind, call.q.shape[3], call.v.shape[3])
     load = load_of(call)
-    loads = (load if has_line(kernel, load) else "heavy" for kernel in KERNELS)
+    loads = (load if has_line(kind, kernel, load) else "heavy" for kernel in KERNELS)
     slots = (
         Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), loads, strict=False)
     )
@@ -103,9 +103,9 @@ def load_of(call: Attention) -> str:
     return "masked" if masked else "plain"
 
 
-def has_line(kernel: str, load: str) -> bool:
-    """Whether the table has lines of a kernel for a load: a bias is heavy, and of what is rare one line serves all."""
-    return load == "heavy" or not kernel.startswith(("rare_", "shared_"))
+def has_line(kind: str, kernel: str, load: str) -> bool:
+    """Whether the table has lines of a kernel for a load: a bias is heavy, and of fp32 and of what is rare one line serves all."""
+    return load == "heavy" or (kind == "half" and not kernel.startswith(("rare_", "shared_")))
 
 
 def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:

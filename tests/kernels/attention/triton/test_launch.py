@@ -79,6 +79,20 @@ def test_the_grid_is_all_tiles_of_all_heads() -> None:
     assert [it.programs for it in backward] == [12 * 3, 4 * 6, 12 * 3]
 
 
+def test_what_is_done_again_lies_within_the_tile_that_left_word_of_it() -> None:
+    """150 rows of 4 heads: tiles of 32 rows leave word, and are done again in 32, though 64 would fit; tiles of 128 in 64."""
+    for rows, again in ((32, 32), (128, 64)):
+        tilings = TILINGS._replace(forward=Tiling(rows, 32, 4, 1), rare_forward=Tiling(64, 32, 4, 1))
+        starts = list[Start]()
+        attention(call_of(("causal",), torch.float16), tilings, starts.append)
+        first, second = starts
+        assert (first.arguments["ROWS"], second.arguments["ROWS"]) == (rows, again)
+        assert (first.arguments["TOLD"], second.arguments["TOLD"]) == (rows, rows)
+        assert first.arguments["rare"] is second.arguments["rare"]
+        assert first.arguments["rare"].numel() == first.programs == 4 * -(-150 // rows)
+        assert second.programs == 4 * -(-150 // again)
+
+
 def test_halves_are_multiplied_as_they_are_and_fp32_in_three_parts() -> None:
     assert [precision_of(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32)] == [
         "ieee",
