@@ -34,7 +34,7 @@ def slots() -> list[Slot]:
         for kernel in KERNELS
         for load in LOADS
         for widths in WIDTHS[kind]
-        if has_line(kind, kernel, load)
+        if has_line(kind, kernel, load, widths[0])
     ]
 
 

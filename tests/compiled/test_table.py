@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import triton
 
 from benchmarks.kernels.golden import compiled, path_of, recorded
@@ -12,7 +13,9 @@ from benchmarks.kernels.offline import Resources, compile_for
 from benchmarks.kernels.tune import attempt
 from benchmarks.kernels.variants import name_of, slots, start_of
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
-from graphckpt.kernels.attention.triton.tiles import Slot, Tiling, table
+from graphckpt.kernels.attention.triton.launch import Known, Start, attention, gradients
+from graphckpt.kernels.attention.triton.tiles import KERNELS, Slot, Tiling, Tilings, table, widths_of
+from tests.kernels.attention.cases import call_of
 
 SAMPLE = [
     Slot("sm_80", "forward", "half", "plain", 64, 64),
@@ -41,6 +44,29 @@ def test_a_line_compiles_within_what_is_recorded(slot: Slot) -> None:
         assert not found.failures
         if path_of(triton.__version__).is_file():
             assert not found.changes
+
+
+@pytest.mark.parametrize(("width", "value_width"), [(16, 16), (80, 80), (160, 160), (192, 192)])
+def test_head_sizes_between_lines_fit_the_tile_of_the_next(width: int, value_width: int) -> None:
+    line = Slot("sm_90", "forward", "half", "plain", *widths_of("half", width, value_width))
+    found = compile_for("sm_90", start_of(line._replace(width=width, value_width=value_width), table()[line]))
+    assert found.spilled_bytes == 0
+    assert found.shared_bytes <= SHARED_BYTES["sm_90"]
+    assert found.matrix > 0
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_what_is_summed_beforehand_spills_nothing(architecture: str) -> None:
+    """The mean gradient of rows as wide as can be, and which rows are empty: no products, so no line of the table."""
+    call = call_of(("padding", "documents", "window"), torch.bfloat16)
+    wide = torch.zeros(2, 2, 170, 256, dtype=torch.bfloat16)
+    starts = list[Start]()
+    tilings = Tilings(*(Tiling(64, 64, 4, 1) for _ in KERNELS))
+    out, lse = attention(call._replace(v=wide), tilings, starts.append)
+    gradients(call._replace(v=wide), Known(out, lse, torch.empty_like(out), None), True, tilings, starts.append)
+    for name in ("delta", "empty_rows"):
+        it = next(it for it in starts if it.kernel.__name__ == name)
+        assert compile_for(architecture, it, count_matrix=False).spilled_bytes == 0
 
 
 def test_every_line_of_the_table_is_recorded() -> None:

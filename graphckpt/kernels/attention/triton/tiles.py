@@ -23,11 +23,12 @@ KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "querie
 # Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
 WIDTHS = {
     "half": ((64, 64), (96, 96), (128, 128), (192, 128), (256, 256)),
-    "fp32": ((64, 64), (128, 128), (256, 256)),
+    "fp32": ((128, 128), (256, 256)),
 }
 
 
 # What takes registers beside the products: nothing or a right side, more masks than that, scores that are changed or dropped.
+_NARROW = 128
 LOADS = ("plain", "masked", "heavy")
 
 
@@ -88,7 +89,7 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
     kind = "fp32" if call.q.dtype == torch.float32 else "half"
     width, value_width = widths_of(kind, call.q.shape[3], call.v.shape[3])
     load = load_of(call)
-    loads = (load if has_line(kind, kernel, load) else "heavy" for kernel in KERNELS)
+    loads = (load if has_line(kind, kernel, load, width) else "heavy" for kernel in KERNELS)
     slots = (
         Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), loads, strict=False)
     )
@@ -103,9 +104,12 @@ def load_of(call: Attention) -> str:
     return "masked" if masked else "plain"
 
 
-def has_line(kind: str, kernel: str, load: str) -> bool:
-    """Whether the table has lines of a kernel for a load: a bias is heavy, and of fp32 and of what is rare one line serves all."""
-    return load == "heavy" or (kind == "half" and not kernel.startswith(("rare_", "shared_")))
+def has_line(kind: str, kernel: str, load: str, width: int) -> bool:
+    """Whether the table has a line; where not, the heavy one serves. A bias is heavy; of fp32, of what is rare, and of masks over
+    wide heads there is but the one."""
+    if kind == "fp32" or kernel.startswith(("rare_", "shared_")) or (load == "masked" and width > _NARROW):
+        return load == "heavy"
+    return True
 
 
 def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:
