@@ -44,17 +44,21 @@ def shapes(device: torch.device) -> list[Shape]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line a way and shape, forward and backward beside each other."""
-    lines = []
+    """One line a way and shape, forward and backward beside each other; below, what ran on none."""
+    lines, absent = [], {row.way: row.reason for row in rows}
+    for row in rows:
+        if not row.reason:
+            absent.pop(row.way, None)
     for shape in dict.fromkeys(row.shape for row in rows):
         for way in dict.fromkeys(row.way for row in rows):
             both = {row.direction: row for row in rows if row.shape == shape and row.way == way}
-            if len(both) == 2:
+            if len(both) == 2 and way not in absent:
                 cells = [cell for direction in (FORWARD, BACKWARD) for cell in _cells(both[direction])]
                 lines.append([shape.text, way, *cells, both[FORWARD].reason or "-"])
     figures = ("ms", "TFLOP/s", "of matmul", "peak MB", "error")
     heads = [f"{direction} {figure}" for direction in (FORWARD, BACKWARD) for figure in figures]
-    return markdown_table(["shape", "way", *heads, "not run, and why"], lines)
+    without = "".join(f"\nNot run here: {way}, {reason}" for way, reason in absent.items())
+    return markdown_table(["shape", "way", *heads, "not run, and why"], lines) + without
 
 
 def _cells(row: Row) -> list[str]:

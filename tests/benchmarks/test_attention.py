@@ -45,9 +45,12 @@ def test_a_cpu_has_memory_and_error_and_no_time(way: str) -> None:
 def test_a_way_that_cannot_run_says_why() -> None:
     rows = measure("commit", "ours-triton", SHAPE, CPU, None) + measure("commit", "flash-attn", SHAPE, CPU, None)
     assert "CPU" in rows[0].reason and "flash-attn" in rows[2].reason
-    shown = table(rows)
-    assert "ours-triton | - | - | - | - | - | - |" in shown
-    assert shown.count("\n") == 3
+    ran = Row("commit", "cpu", "2.13", "eager", FORWARD, SHAPE, error=1e-7)
+    refused = Row("commit", "cpu", "2.13", "eager", BACKWARD, SHAPE, reason="out of memory")
+    shown = table([*rows, ran, refused]).splitlines()
+    assert shown[2].startswith(f"| {SHAPE.text} | eager | - |") and len(shown) == 5
+    assert shown[3].startswith("Not run here: ours-triton, tensors are on the CPU")
+    assert shown[4] == "Not run here: flash-attn, needs a GPU and the package flash-attn"
 
 
 def test_the_table_has_a_line_a_way_with_both_directions() -> None:

@@ -28,8 +28,9 @@ WIDTHS = {
 
 
 # What takes registers beside the products: nothing or a right side, more masks than that, scores that are changed or dropped.
-_NARROW = 128
 LOADS = ("plain", "masked", "heavy")
+# Wider heads leave so few registers that masks have the tiles of heavy calls.
+_NARROW = 128
 
 
 class Tiling(NamedTuple):
