@@ -12,6 +12,7 @@ from benchmarks.kernels.golden import compiled, path_of, recorded
 from benchmarks.kernels.offline import Resources, compile_for
 from benchmarks.kernels.tune import attempt
 from benchmarks.kernels.variants import name_of, slots, start_of
+from graphckpt.kernels.attention.meaning import Band
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
 from graphckpt.kernels.attention.triton.launch import Known, Start, attention, gradients
 from graphckpt.kernels.attention.triton.tiles import KERNELS, Slot, Tiling, Tilings, table, widths_of
@@ -67,6 +68,26 @@ def test_what_is_summed_beforehand_spills_nothing(architecture: str) -> None:
     for name in ("delta", "empty_rows"):
         it = next(it for it in starts if it.kernel.__name__ == name)
         assert compile_for(architecture, it, count_matrix=False).spilled_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "flags", [("dropout", "bias", "padding", "documents"), ("sinks", "row_bias", "softcap")], ids="+".join
+)
+def test_numbers_that_are_one_are_constants_to_the_compiler(flags: tuple[str, ...]) -> None:
+    """One batch, head, row and key, and sides of 1: Triton makes constants of them, which its interpreter does not."""
+    full = call_of(flags, torch.bfloat16)
+    cut = {name: getattr(full, name)[:1, :1, :1] for name in ("q", "k", "v")}
+    cut["bias"] = full.bias[:1, :1, :1, :1] if full.bias is not None else None
+    for name in ("keys", "q_documents", "k_documents"):
+        mask = getattr(full, name)
+        cut[name] = None if mask is None else mask[:1, :1]
+    call = full._replace(**cut, sinks=None if full.sinks is None else full.sinks[:1], band=Band(1, 1, 1))
+    starts = list[Start]()
+    tilings = Tilings(*(Tiling(16, 16, 4, 1) for _ in KERNELS))
+    out, lse = attention(call, tilings, starts.append)
+    gradients(call, Known(out, lse, torch.empty_like(out), lse), True, tilings, starts.append)
+    for it in starts:
+        assert compile_for("sm_90", it, count_matrix=False).registers > 0
 
 
 def test_every_line_of_the_table_is_recorded() -> None:

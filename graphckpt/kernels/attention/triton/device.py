@@ -103,7 +103,8 @@ def store_parts(
     data, batch, head, heads, rows, count, main, rest, WIDTH: tl.constexpr, SPAN: tl.constexpr, REST: tl.constexpr
 ):
     """Write both parts of some rows of a (B, H, n, WIDTH) that lies heads last in memory."""
-    row_stride = heads.to(tl.int64) * WIDTH
+    # One head is a constant to the compiler, and has no methods.
+    row_stride = tl.cast(heads, tl.int64) * WIDTH
     base = data + batch.to(tl.int64) * count * row_stride + head.to(tl.int64) * WIDTH
     store_part(base, row_stride, rows, count, main, 0, SPAN, WIDTH)
     if REST:
