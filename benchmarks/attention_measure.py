@@ -9,6 +9,7 @@ of q (backward), against fp64, on one batch and two heads.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +76,7 @@ def matmul_tflops(device: torch.device, dtype: torch.dtype, size: int = 8192) ->
     if device.type != "cuda":
         return None
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / _median_ms(lambda: a @ b) / 1e9
+    return 2 * size**3 / median_ms(lambda: a @ b) / 1e9
 
 
 def measure(commit: str, way: str, shape: Shape, device: torch.device, matmul: float | None) -> list[Row]:
@@ -165,12 +166,12 @@ def _times(function: Function, shape: Shape, device: torch.device) -> tuple[floa
         return None
     leaves, grad = _inputs(shape, device, shape.batch, shape.heads)
     out = function(*leaves)
-    forward = _median_ms(lambda: function(*leaves))
-    return forward, _median_ms(lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True))
+    forward = median_ms(lambda: function(*leaves))
+    return forward, median_ms(lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True))
 
 
-def _median_ms(work: object) -> float:
-    assert callable(work)
+def median_ms(work: Callable[[], object]) -> float:
+    """Median milliseconds of some work on the GPU, each time with a cold L2 cache."""
     flushed = torch.empty(CACHE_BYTES, dtype=torch.int8, device="cuda")
     for _ in range(3):
         work()

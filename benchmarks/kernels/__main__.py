@@ -1,8 +1,9 @@
-"""Tune, check or record the kernels, without a GPU.
+"""Tune, check or record the kernels, without a GPU; rank their tiles with one.
 
 python -m benchmarks.kernels tune [--architectures sm_90] [--kinds half] [--kernels forward] [--missing]
-python -m benchmarks.kernels check [--architectures ...]      # against the golden file; exits with 1 on a difference
+python -m benchmarks.kernels check [--architectures ...]      # against the golden file; exits with 1 on a failure
 python -m benchmarks.kernels record                           # writes the golden file of this Triton
+python -m benchmarks.kernels rank --architectures sm_90       # on a GPU of that architecture
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from pathlib import Path
 
 from benchmarks.kernels.golden import check, record
 from benchmarks.kernels.offline import cache_in
+from benchmarks.kernels.rank import rank_all
 from benchmarks.kernels.tune import tune_all
 from benchmarks.kernels.variants import ARCHITECTURES, KINDS, slots
 from graphckpt.kernels.attention.triton.tiles import KERNELS, TABLE, WIDTHS, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do one of the three."""
+    """Do one of these."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["tune", "check", "record"])
+    parser.add_argument("command", choices=["tune", "check", "record", "rank"])
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS), choices=KERNELS)
@@ -42,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache_in(Path(folder))
         if chosen.command == "tune":
             tune_all(wanted)
+            return 0
+        if chosen.command == "rank":
+            rank_all(wanted)
             return 0
         if chosen.command == "record":
             record(wanted)

@@ -155,11 +155,11 @@ def tune_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
         print(f"{name_of(slot)}: {tuple(tiling)} takes {tuple(takes)}, {seconds:.1f} s", flush=True)
 
 
-def write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+def write(path: Path, lines: Sequence[dict[str, Any]], how: str = HOW) -> None:
     """The table, one line of text a line."""
     rows = ",\n".join(f"    {json.dumps(line)}" for line in lines)
     path.write_text(
-        f'{{\n  "how": {json.dumps(HOW)},\n  "triton": "{triton.__version__}",\n  "lines": [\n{rows}\n  ]\n}}\n'
+        f'{{\n  "how": {json.dumps(how)},\n  "triton": "{triton.__version__}",\n  "lines": [\n{rows}\n  ]\n}}\n'
     )
 
 

@@ -7,6 +7,9 @@ kernel most.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 
 from graphckpt.kernels.attention.meaning import Attention, Band, empty_heads_last
@@ -16,8 +19,21 @@ from graphckpt.kernels.attention.triton.tiles import KERNELS, LOADS, WIDTHS, Slo
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 KINDS = {"half": torch.bfloat16, "fp32": torch.float32}
 RARE = "rare_"
+
+
+class Extent(NamedTuple):
+    """How large a call is, and where its tensors are."""
+
+    batch: int
+    heads: int
+    key_heads: int
+    length: int
+    device: str
+
+
 # Sizes that are multiples of 16, as those of models are: Triton compiles for that.
-BATCH, HEADS, KEY_HEADS, LENGTH = 2, 4, 2, 256
+SMALL = Extent(2, 4, 2, 256, "cpu")
+LARGE = Extent(2, 16, 16, 4096, "cuda")
 
 
 def name_of(slot: Slot) -> str:
@@ -38,16 +54,16 @@ def slots() -> list[Slot]:
     ]
 
 
-def start_of(slot: Slot, tiling: Tiling) -> Start:
+def start_of(slot: Slot, tiling: Tiling, extent: Extent = SMALL) -> Start:
     """The start of this kernel in such a call, with this tile."""
-    call, starts = _call(slot), list[Start]()
+    call, starts = _call(slot, extent), list[Start]()
     tilings = Tilings(*(tiling for _ in KERNELS))
     if slot.kernel.removeprefix(RARE) == "forward":
         attention(call, tilings, starts.append)
     else:
-        out = empty_heads_last(call.q, (BATCH, HEADS, LENGTH, slot.value_width))
-        lse = torch.empty(BATCH, HEADS, LENGTH)
-        gradients(call, Known(out, lse, torch.empty_like(out), None), True, tilings, starts.append)
+        out = empty_heads_last(call.q, (extent.batch, extent.heads, extent.length, slot.value_width)).normal_()
+        lse = torch.full((extent.batch, extent.heads, extent.length), math.log(extent.length), device=extent.device)
+        gradients(call, Known(out, lse, torch.empty_like(out).normal_(), None), True, tilings, starts.append)
     return next(it for it in starts if _slot_name(it) == slot.kernel)
 
 
@@ -56,26 +72,26 @@ def _slot_name(it: Start) -> str:
     return f"{RARE}{name}" if it.arguments.get("RARE") else name
 
 
-def _call(slot: Slot) -> Attention:
-    dtype = KINDS[slot.kind]
-    like = torch.empty(0, dtype=dtype)
-    q = empty_heads_last(like, (BATCH, HEADS, LENGTH, slot.width))
-    k, v = (empty_heads_last(like, (BATCH, KEY_HEADS, LENGTH, width)) for width in (slot.width, slot.value_width))
+def _call(slot: Slot, extent: Extent) -> Attention:
+    batch, heads, key_heads, length, device = extent
+    like = torch.empty(0, dtype=KINDS[slot.kind], device=device)
+    q = empty_heads_last(like, (batch, heads, length, slot.width)).normal_()
+    k = empty_heads_last(like, (batch, key_heads, length, slot.width)).normal_()
+    v = empty_heads_last(like, (batch, key_heads, length, slot.value_width)).normal_()
     call = Attention(q, k, v, slot.width**-0.5, band=Band(right=0))
     if slot.load == "plain":
         return call
-    ids = torch.zeros(BATCH, LENGTH, dtype=torch.int64)
-    call = call._replace(
-        band=Band(128, 0, 0), keys=torch.ones(BATCH, LENGTH, dtype=torch.bool), q_documents=ids, k_documents=ids
-    )
+    ids = torch.zeros(batch, length, dtype=torch.int64, device=device)
+    keys = torch.ones(batch, length, dtype=torch.bool, device=device)
+    # Without sinks: with them no row spreads.
+    call = call._replace(band=Band(length // 2, 0, 0), keys=keys, q_documents=ids, k_documents=ids)
     if slot.load == "masked":
-        # Without sinks: with them no row spreads.
         return call
     shapes = {
-        "forward": (BATCH, HEADS, LENGTH, LENGTH),
-        "keys_values": (BATCH, HEADS, 1, LENGTH),
-        "queries": (BATCH, HEADS, LENGTH, LENGTH),
-        "shared_bias": (1, HEADS, LENGTH, LENGTH),
+        "forward": (batch, heads, length, length),
+        "keys_values": (batch, heads, 1, length),
+        "queries": (batch, heads, length, length),
+        "shared_bias": (1, heads, length, length),
     }
-    bias = torch.empty(shapes[slot.kernel.removeprefix(RARE)], dtype=dtype)
-    return call._replace(bias=bias, softcap=30.0, dropout=0.1, seed=torch.tensor(0))
+    bias = like.new_empty(shapes[slot.kernel.removeprefix(RARE)]).normal_()
+    return call._replace(bias=bias, softcap=30.0, dropout=0.1, seed=torch.tensor(0, device=device))
