@@ -72,101 +72,22 @@ def forward(
     if VALUE_REST:
         acc_rest = tl.zeros([ROWS, VALUE_REST], tl.float32)
     shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
+    mine = (q, q_rest, batch, head, first)
+    sums = (acc, acc_rest, largest, total)
     if RARE or call.masks.keys is not None or call.masks.q_documents is not None:
-        acc, acc_rest, largest, total = _walk(
-            acc,
-            acc_rest,
-            largest,
-            total,
-            q,
-            q_rest,
-            call,
-            batch,
-            head,
-            first,
-            start,
-            stop,
-            MASKED,
-            RARE,
-            PRECISION,
-            shape,
-        )
+        sums = _walk(sums, mine, call, start, stop, MASKED, RARE, PRECISION, shape)
     else:
         if call.masks.left is not None:
-            acc, acc_rest, largest, total = _walk(
-                acc,
-                acc_rest,
-                largest,
-                total,
-                q,
-                q_rest,
-                call,
-                batch,
-                head,
-                first,
-                start,
-                free_start,
-                MASKED,
-                False,
-                PRECISION,
-                shape,
-            )
-        acc, acc_rest, largest, total = _walk(
-            acc,
-            acc_rest,
-            largest,
-            total,
-            q,
-            q_rest,
-            call,
-            batch,
-            head,
-            first,
-            free_start,
-            free_stop,
-            FREE,
-            False,
-            PRECISION,
-            shape,
-        )
-        acc, acc_rest, largest, total = _walk(
-            acc,
-            acc_rest,
-            largest,
-            total,
-            q,
-            q_rest,
-            call,
-            batch,
-            head,
-            first,
-            free_stop,
-            stop,
-            MASKED,
-            False,
-            PRECISION,
-            shape,
-        )
+            sums = _walk(sums, mine, call, start, free_start, MASKED, False, PRECISION, shape)
+        sums = _walk(sums, mine, call, free_start, free_stop, FREE, False, PRECISION, shape)
+        sums = _walk(sums, mine, call, free_stop, stop, MASKED, False, PRECISION, shape)
+    acc, acc_rest, largest, total = sums
     if RARE and call.masks.empty is not None:
         empty = empty_in(call.masks, batch, rows, call.row_count)
         # Rows that are empty have seen nothing yet, and the others see nothing more.
+        unseen = (tl.zeros_like(acc), tl.zeros_like(acc_rest), largest, total)
         spread, spread_rest, largest, total = _walk(
-            tl.zeros_like(acc),
-            tl.zeros_like(acc_rest),
-            largest,
-            total,
-            q,
-            q_rest,
-            call,
-            batch,
-            head,
-            first,
-            0,
-            call.key_count,
-            SPREAD,
-            False,
-            PRECISION,
-            shape,
+            unseen, mine, call, 0, call.key_count, SPREAD, False, PRECISION, shape
         )
         acc = tl.where(empty[:, None], spread, acc)
         if VALUE_REST:
@@ -184,11 +105,8 @@ def forward(
         acc_rest = acc_rest * scale[:, None]
     store_parts(out, batch, head, call.heads, rows, call.row_count, acc, acc_rest, VALUE_WIDTH, VALUE_SPAN, VALUE_REST)
     where = lse + index.to(tl.int64) * call.row_count + rows
-    tl.store(
-        where,
-        (largest + tl.log2(total) * LN2 if EXACT else (largest + tl.log2(total)) * LN2),
-        mask=rows < call.row_count,
-    )
+    logarithm = largest + tl.log2(total) * LN2 if EXACT else (largest + tl.log2(total)) * LN2
+    tl.store(where, logarithm, mask=rows < call.row_count)
 
 
 @triton.jit
@@ -211,16 +129,9 @@ def _none(sinks, head, ROWS: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def _walk(
-    acc,
-    acc_rest,
-    largest,
-    total,
-    q,
-    q_rest,
+    sums,
+    mine,
     call,
-    batch,
-    head,
-    first,
     start,
     stop,
     MODE: tl.constexpr,
@@ -229,6 +140,8 @@ def _walk(
     SHAPE: tl.constexpr,
 ):
     """Sums over the keys from ``start``, a multiple of KEYS, to ``stop``."""
+    acc, acc_rest, largest, total = sums
+    q, q_rest, batch, head, first = mine
     WIDTH: tl.constexpr = SHAPE[0]
     SPAN: tl.constexpr = SHAPE[1]
     REST: tl.constexpr = SHAPE[2]

@@ -67,83 +67,26 @@ def queries(
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
     shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
-    rows_and = (q, q_rest, grad, grad_rest, known, means, first)
+    mine = (q, q_rest, grad, grad_rest, known, means, batch, head, first)
     acc = tl.zeros([ROWS, SPAN], tl.float32)
     acc_rest = acc
     if REST:
         acc_rest = tl.zeros([ROWS, REST], tl.float32)
     sums = tl.zeros([ROWS], tl.float32)
+    accs = (acc, acc_rest, sums)
     if RARE or call.masks.keys is not None or call.masks.q_documents is not None:
-        acc, acc_rest, sums = _walk(
-            acc, acc_rest, sums, rows_and, call, batch, head, bias_found, start, stop, MASKED, RARE, PRECISION, shape
-        )
+        accs = _walk(accs, mine, call, bias_found, start, stop, MASKED, RARE, PRECISION, shape)
     else:
         if call.masks.left is not None:
-            acc, acc_rest, sums = _walk(
-                acc,
-                acc_rest,
-                sums,
-                rows_and,
-                call,
-                batch,
-                head,
-                bias_found,
-                start,
-                free_start,
-                MASKED,
-                False,
-                PRECISION,
-                shape,
-            )
-        acc, acc_rest, sums = _walk(
-            acc,
-            acc_rest,
-            sums,
-            rows_and,
-            call,
-            batch,
-            head,
-            bias_found,
-            free_start,
-            free_stop,
-            FREE,
-            False,
-            PRECISION,
-            shape,
-        )
-        acc, acc_rest, sums = _walk(
-            acc,
-            acc_rest,
-            sums,
-            rows_and,
-            call,
-            batch,
-            head,
-            bias_found,
-            free_stop,
-            stop,
-            MASKED,
-            False,
-            PRECISION,
-            shape,
-        )
+            accs = _walk(accs, mine, call, bias_found, start, free_start, MASKED, False, PRECISION, shape)
+        accs = _walk(accs, mine, call, bias_found, free_start, free_stop, FREE, False, PRECISION, shape)
+        accs = _walk(accs, mine, call, bias_found, free_stop, stop, MASKED, False, PRECISION, shape)
+    acc, acc_rest, sums = accs
     if RARE and PASSES:
         empty = empty_in(call.masks, batch, rows, call.row_count)
+        unseen = (tl.zeros_like(acc), tl.zeros_like(acc_rest), sums)
         spread, spread_rest, sums = _walk(
-            tl.zeros_like(acc),
-            tl.zeros_like(acc_rest),
-            sums,
-            rows_and,
-            call,
-            batch,
-            head,
-            bias_found,
-            0,
-            call.key_count,
-            SPREAD,
-            False,
-            PRECISION,
-            shape,
+            unseen, mine, call, bias_found, 0, call.key_count, SPREAD, False, PRECISION, shape
         )
         acc = tl.where(empty[:, None], spread, acc)
         if REST:
@@ -163,13 +106,9 @@ def queries(
 
 @triton.jit
 def _walk(
-    acc,
-    acc_rest,
-    sums,
-    rows_and,
+    accs,
+    mine,
     call,
-    batch,
-    head,
     bias_found,
     start,
     stop,
@@ -179,6 +118,8 @@ def _walk(
     SHAPE: tl.constexpr,
 ):
     """Sums over the keys from ``start``, a multiple of KEYS, to ``stop``."""
+    acc, acc_rest, sums = accs
+    q, q_rest, grad, grad_rest, known, means, batch, head, first = mine
     WIDTH: tl.constexpr = SHAPE[0]
     SPAN: tl.constexpr = SHAPE[1]
     REST: tl.constexpr = SHAPE[2]
@@ -187,7 +128,6 @@ def _walk(
     VALUE_REST: tl.constexpr = SHAPE[5]
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
-    q, q_rest, grad, grad_rest, known, means, first = rows_and
     rows = first + tl.arange(0, ROWS)
     key_head = head // call.group
     for first_key in tl.range(start, stop, KEYS):
