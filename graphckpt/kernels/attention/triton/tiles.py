@@ -22,7 +22,7 @@ TABLE = Path(__file__).with_name("tiles.json")
 KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "queries", "rare_queries", "shared_bias")
 # Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
 WIDTHS = {
-    "half": ((64, 64), (96, 96), (128, 128), (192, 128), (256, 256)),
+    "half": ((64, 64), (96, 96), (128, 128), (256, 256)),
     "fp32": ((128, 128), (256, 256)),
 }
 

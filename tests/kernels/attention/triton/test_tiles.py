@@ -19,9 +19,9 @@ def test_a_call_takes_the_smallest_head_that_holds_it() -> None:
 
 
 def test_unequal_heads() -> None:
-    assert widths_of("half", 192, 128) == (192, 128)
-    assert widths_of("half", 128, 192) == (256, 256)
-    assert widths_of("fp32", 192, 128) == (256, 256)
+    assert widths_of("half", 64, 96) == (96, 96)
+    assert widths_of("half", 192, 128) == (256, 256)
+    assert widths_of("fp32", 64, 64) == (128, 128)
     with pytest.raises(AttentionError, match="256 at most, came 257 and 16"):
         widths_of("half", 257, 16)
 
