@@ -3,18 +3,45 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 LINE_CEILING := 400
+OLD_TRITON := 3.6.0
+OLD_NUMPY := 2.3.5
 
 BIN := .venv/bin
 STAMP := .venv/stamp
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: demo test lint size
+.PHONY: demo test test-interpreted test-compiled test-gpu kernels kernels-old bench-attention lint size
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.train_gpt2
 
 test: lint
 	$(BIN)/python -m pytest
+	$(MAKE) test-interpreted test-compiled
+
+# Whether a kernel is interpreted is decided when it is imported: a process for each.
+test-interpreted: $(STAMP)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
+
+test-compiled: $(STAMP)
+	$(BIN)/python -m pytest tests/compiled
+
+# What needs a GPU; without one, each test says so.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest tests/gpu -rs
+
+# Every line of the table of tiles, compiled for every architecture and compared with what is recorded.
+kernels: $(STAMP)
+	$(BIN)/python -m benchmarks.kernels check
+
+# The same with the Triton of current CUDA images, which wants an older numpy; in an environment of its own.
+kernels-old: $(STAMP)
+	test -d build/triton-$(OLD_TRITON) || $(BIN)/python -m pip install --target build/triton-$(OLD_TRITON) --no-deps triton==$(OLD_TRITON) numpy==$(OLD_NUMPY)
+	PYTHONPATH=build/triton-$(OLD_TRITON) $(BIN)/python -m benchmarks.kernels check
+	PYTHONPATH=build/triton-$(OLD_TRITON) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/interpreted
+
+bench-attention: $(STAMP)
+	$(BIN)/python -m benchmarks.attention
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

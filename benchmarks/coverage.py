@@ -1,6 +1,7 @@
 """Which models' attentions are fused: ours beside Inductor's own patterns, in one run.
 
     python -m benchmarks.coverage [--models llama t5] [--dtypes fp32 bf16] [--out FILE]
+    TRITON_INTERPRET=1 python -m benchmarks.coverage --implementation triton --dtypes fp32
 
 Enters: names of `benchmarks.zoo.MODELS`: small configs with random weights and eager attention, in training. Leaves: a table, and
 one line of JSON a model, dtype, dropout and padding: the attentions that are fused by us and by Inductor (whose counter counts an
@@ -36,6 +37,8 @@ from torch._inductor.compile_fx import compile_fx
 from benchmarks.commit import current_commit
 from benchmarks.markdown import markdown_table
 from benchmarks.zoo import MODELS, Built, build_small
+from graphckpt.kernels.attention.api import fastest
+from graphckpt.kernels.attention.ops import IMPLEMENTATIONS
 from graphckpt.rewrite.attention.replace import replace_attentions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -66,8 +69,9 @@ class Coverage:
         return self.fused == self.attentions and (self.ratio is None or self.ratio <= RATIO_BAR)
 
 
-def measure(commit: str, name: str, dtype: str, dropout: float, padded: bool) -> Coverage:
-    """One row."""
+def measure(commit: str, name: str, dtype: str, dropout: float, padded: bool, implementation: str | None = None) -> Coverage:
+    """One row. ``implementation``: that of all attentions; left out, the fastest of each."""
+    choose = fastest if implementation is None else lambda _: implementation
     entry = MODELS[name]
     build = partial(build_small, name, dropout=dropout, padded=padded)
     joint: list[fx.GraphModule] = []
@@ -76,7 +80,7 @@ def measure(commit: str, name: str, dtype: str, dropout: float, padded: bool) ->
 
     def ours(module: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Any:
         nonlocal fused
-        replaced = replace_attentions(module)
+        replaced = replace_attentions(module, choose)
         fused += replaced.fused
         reasons.extend((*(f"{name}: {why}" for name, why in replaced.kept), *replaced.notes))
         return _capturing(joint)(module, inputs)
@@ -198,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--dropouts", nargs="+", type=float, default=[0.0, 0.1])
+    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default=None, help="left out: the fastest")
     parser.add_argument("--out", type=Path, default=None, help="a file that lines of JSON are added to")
     chosen = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -207,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for dtype in chosen.dtypes:
             for dropout in chosen.dropouts:
                 for padded in paddings:
-                    row = measure(commit, name, dtype, dropout, padded)
+                    row = measure(commit, name, dtype, dropout, padded, chosen.implementation)
                     rows.append(row)
                     print(row, flush=True)
                     if chosen.out is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import flash, ops
 from graphckpt.kernels.attention.meaning import OPEN, PASSES, Attention, Band
+from graphckpt.kernels.attention.triton import choice
 from graphckpt.kernels.attention.validation import check
 
 
@@ -67,7 +68,7 @@ def attend(
     if not torch.compiler.is_compiling():
         # The operator checks as well; traced, what errors say would tie the graph to its sizes.
         check(call)
-    return run(call, implementation or "blocked")
+    return run(call, implementation or fastest(call, of_lse=True))
 
 
 def run(call: Attention, implementation: str) -> tuple[Tensor, Tensor]:
@@ -77,6 +78,9 @@ def run(call: Attention, implementation: str) -> tuple[Tensor, Tensor]:
     return torch.ops.graphckpt.attention(*tensors, *flags)
 
 
-def fastest(call: Attention) -> str:
-    """The fastest implementation of this device that takes a call whose lse needs no gradient."""
-    return "blocked" if flash.why_not(call) else "flash"
+def fastest(call: Attention, *, of_lse: bool = False) -> str:
+    """The fastest implementation of this device that takes a call: on a GPU Triton's kernels, on a CPU aten's flash attention, and
+    else blocked, which takes all. ``of_lse``: lse may need a gradient, which aten's kernel has not."""
+    if call.q.device.type == "cuda":
+        return "blocked" if choice.why_not(call) else "triton"
+    return "blocked" if of_lse or flash.why_not(call) else "flash"

@@ -66,14 +66,15 @@ def forward(call: Attention) -> tuple[Tensor, Tensor]:
     return out, lse
 
 
-def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-    """All gradients, each in the type and shape of its tensor; those of q, k and v with heads last in memory."""
+def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None, of_bias: bool = True) -> Gradients:
+    """All gradients, that of a bias if ``of_bias``, each in the type and shape of its tensor; those of q, k and v with heads last
+    in memory."""
     dtype = call.accumulates_in
     total = Gradients(
         empty_heads_last(call.q, call.q.shape),
         empty_heads_last(call.k, call.k.shape, dtype).zero_(),
         empty_heads_last(call.v, call.v.shape, dtype).zero_(),
-        None if call.bias is None else torch.zeros(call.bias.shape, dtype=dtype, device=call.q.device),
+        None if call.bias is None or not of_bias else torch.zeros(call.bias.shape, dtype=dtype, device=call.q.device),
         None if call.sinks is None else torch.zeros(call.sinks.shape, dtype=torch.float64, device=call.q.device),
     )
     k, v = _operand(call, call.k), _operand(call, call.v)

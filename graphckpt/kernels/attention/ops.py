@@ -3,7 +3,7 @@
 Forward saves q, k, v, out, lse and the small tensors of its masks; nothing of queries times keys. Both are functions of their
 arguments, dropout included, so either may run again. Registered with autograd, fake tensors and torch's counter of flops.
 
-An implementation is named in the call ("blocked", "flash") and raises `AttentionError` where it has no meaning for it.
+An implementation is named in the call ("blocked", "flash", "triton") and raises `AttentionError` where it has no meaning for it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from torch.utils.flop_counter import register_flop_formula
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention import blocked, cost, flash
 from graphckpt.kernels.attention.meaning import Attention, Band, Gradients, Sizes, empty_heads_last
+from graphckpt.kernels.attention.triton import choice, entry
 from graphckpt.kernels.attention.validation import check, check_like
 
-IMPLEMENTATIONS = ("blocked", "flash")
+IMPLEMENTATIONS = ("blocked", "flash", "triton")
+# Why one does not take a call; "blocked" takes all.
+_REFUSALS = {"flash": flash.why_not, "triton": choice.why_not}
 
 
 class Flags(NamedTuple):
@@ -59,6 +62,8 @@ def attention(
     """``out`` and ``lse``, as `graphckpt.kernels.attention.meaning` says."""
     flags = Flags(scale, left, right, offset, softcap, dropout, uniform, implementation)
     call = call_of((q, k, v, bias, keys, q_documents, k_documents, sinks, seed), flags)
+    if implementation == "triton":
+        return entry.forward(call)
     return flash.forward(call) if implementation == "flash" else blocked.forward(call)
 
 
@@ -85,13 +90,16 @@ def attention_backward(
     dropout: float,
     uniform: int,
     implementation: str,
+    of_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, bias and sinks; of what is not there, a tensor of no elements."""
+    """Gradients of q, k, v, bias (if ``of_bias``) and sinks; of what is not there or not asked for, a tensor of no elements."""
     flags = Flags(scale, left, right, offset, softcap, dropout, uniform, implementation)
     call = call_of((q, k, v, bias, keys, q_documents, k_documents, sinks, seed), flags)
     check_like("the gradient of out", grad_out, tuple(out.shape))
-    if implementation != "flash":
-        return _with_nothing(call, blocked.backward(call, lse, grad_out, grad_lse))
+    if implementation == "triton":
+        return _with_nothing(call, entry.backward(call, out, lse, grad_out, grad_lse, of_bias))
+    if implementation == "blocked":
+        return _with_nothing(call, blocked.backward(call, lse, grad_out, grad_lse, of_bias))
     if grad_lse is not None:
         raise AttentionError("implementation", "one with a gradient of lse, blocked", implementation)
     return _with_nothing(call, flash.backward(call, out, lse, grad_out))
@@ -106,8 +114,9 @@ def call_of(tensors: Sequence[Any], flags: Flags) -> Attention:
     check(call)
     if flags.implementation not in IMPLEMENTATIONS:
         raise AttentionError("implementation", f"one of {', '.join(IMPLEMENTATIONS)}", repr(flags.implementation))
-    if flags.implementation == "flash" and flash.why_not(call):
-        raise AttentionError("implementation", "one that can do this, as blocked can", f"flash: {flash.why_not(call)}")
+    refusal = _REFUSALS[flags.implementation](call) if flags.implementation in _REFUSALS else ""
+    if refusal:
+        raise AttentionError("implementation", "one that can do this, as blocked can", f"{flags.implementation}: {refusal}")
     return call
 
 
@@ -128,8 +137,9 @@ def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 def _(
     grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    call = call_of((q, k, v, *rest[:6]), Flags(*rest[6:]))
-    bias, sinks = (None if tensor is None else tensor.new_empty(tensor.shape) for tensor in (call.bias, call.sinks))
+    call = call_of((q, k, v, *rest[:6]), Flags(*rest[6:14]))
+    wanted = (call.bias if rest[14] else None, call.sinks)
+    bias, sinks = (None if tensor is None else tensor.new_empty(tensor.shape) for tensor in wanted)
     empty = [empty_heads_last(tensor, tensor.shape) for tensor in (q, k, v)]
     return _with_nothing(call, Gradients(empty[0], empty[1], empty[2], bias, sinks))
 
@@ -143,8 +153,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
     *tensors, out, lse = ctx.saved_tensors
     given = out.new_zeros(out.shape) if grad_out is None else grad_out
-    found = torch.ops.graphckpt.attention_backward(given, grad_lse, out, lse, *tensors, *ctx.flags)
-    bias, sinks = (None if of is None else grad for grad, of in zip(found[3:], (tensors[3], tensors[7]), strict=True))
+    # A mask that stayed a tensor is a bias without a gradient: what is summed for one may cost as much as the rest.
+    of_bias = ctx.needs_input_grad[3]
+    found = torch.ops.graphckpt.attention_backward(given, grad_lse, out, lse, *tensors, *ctx.flags, of_bias)
+    bias = found[3] if of_bias else None
+    sinks = None if tensors[7] is None else found[4]
     return (*found[:3], bias, None, None, None, sinks, None, *(None for _ in ctx.flags))
 
 
@@ -163,5 +176,5 @@ def _(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **_: Any) -> in
 
 @register_flop_formula(torch.ops.graphckpt.attention_backward)
 def _(grad_out: Any, grad_lse: Any, out: Any, lse: Any, q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
-    flags = Flags(*rest[6:])
+    flags = Flags(*rest[6:14])
     return cost.backward_flops(_sizes(q, k, v), Band(flags.left, flags.right, flags.offset))

@@ -9,7 +9,7 @@ are left alone, with that reason.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import fx
 
 from graphckpt.kernels.attention import ops
 from graphckpt.kernels.attention.api import fastest
+from graphckpt.kernels.attention.meaning import Attention
 from graphckpt.rewrite.attention.calls import (
     CASTS,
     PRODUCTS,
@@ -63,13 +64,13 @@ class Replaced:
     notes: tuple[str, ...]
 
 
-def replace_attentions(module: fx.GraphModule) -> Replaced:
-    """Replace what can be; see the module's head."""
+def replace_attentions(module: fx.GraphModule, choose: Callable[[Attention], str] = fastest) -> Replaced:
+    """Replace what can be; see the module's head. ``choose``: the implementation of a call, by its tensors without data."""
     transformed = is_transformed(module.graph)
     if not transformed:
         mark_written(module.graph)
     writer = GraphWriter(module.graph)
-    replacer = _Replacer(writer, MaskWriter(writer), {node: place for place, node in enumerate(module.graph.nodes)})
+    replacer = _Replacer(writer, MaskWriter(writer), choose, {node: place for place, node in enumerate(module.graph.nodes)})
     fused, kept = 0, []
     for attention in attentions_of(module.graph):
         try:
@@ -104,11 +105,12 @@ def _is_ours(attention: fx.Node) -> bool:
 
 @dataclass
 class _Replacer:
-    """Puts the operator before an attention's last product. ``places``: of the nodes the graph had; ``read_from``: where queries
-    and keys are read."""
+    """Puts the operator before an attention's last product. ``choose``: its implementation; ``places``: of the nodes the graph had;
+    ``read_from``: where queries and keys are read."""
 
     writer: GraphWriter
     masks: MaskWriter
+    choose: Callable[[Attention], str]
     places: Mapping[fx.Node, int]
     read_from: int = 0
 
@@ -150,7 +152,7 @@ class _Replacer:
         if written:
             raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
-        flags = flags._replace(implementation=fastest(ops.call_of(known, flags)))
+        flags = flags._replace(implementation=self.choose(ops.call_of(known, flags)))
         both = self.writer.call(torch.ops.graphckpt.attention.default, *tensors, *flags)
         # The report names what is kept by the module it comes from.
         for key in ("stack_trace", "nn_module_stack"):

@@ -33,7 +33,7 @@ def test_both_operators_are_registered_as_torch_wants_it(flags: tuple[str, ...])
     for tensor in differentiable:
         tensor.requires_grad_(False)
     grads = (torch.randn_like(out), torch.randn_like(lse), out.detach(), lse.detach())
-    found = torch.library.opcheck(torch.ops.graphckpt.attention_backward.default, (*grads, *_arguments(call)))
+    found = torch.library.opcheck(torch.ops.graphckpt.attention_backward.default, (*grads, *_arguments(call), True))
     assert set(found.values()) == {"SUCCESS"}
 
 
@@ -67,6 +67,15 @@ def test_what_needs_no_gradient_gets_none() -> None:
     assert call.bias is not None and call.bias.grad is None
 
 
+def test_a_bias_that_needs_no_gradient_is_not_summed_for_one() -> None:
+    call = call_of(("bias",))
+    out, lse = run(call, "blocked")
+    given = (torch.ones_like(out), None, out, lse, *_arguments(call))
+    with_bias, without = (torch.ops.graphckpt.attention_backward(*given, of_bias) for of_bias in (True, False))
+    assert (with_bias[3].shape, without[3].numel()) == (call.bias.shape if call.bias is not None else None, 0)
+    assert all(torch.equal(a, b) for a, b in zip(with_bias[:3], without[:3], strict=True))
+
+
 def test_lse_alone_has_a_gradient() -> None:
     call = call_of(("causal",))
     zero, ones = torch.zeros(2, 2, 150, 16, dtype=torch.float64), torch.ones(2, 2, 150, dtype=torch.float64)
@@ -80,7 +89,7 @@ def test_lse_alone_has_a_gradient() -> None:
 
 
 def test_an_implementation_is_never_replaced_silently() -> None:
-    with pytest.raises(AttentionError, match="wanted one of blocked, flash, came 'fast'"):
+    with pytest.raises(AttentionError, match="wanted one of blocked, flash, triton, came 'fast'"):
         run(call_of(()), "fast")
     with pytest.raises(AttentionError, match="there is padding; there are sinks"):
         run(call_of(("padding", "sinks")), "flash")

@@ -1,0 +1,74 @@
+"""Rank the tiles that fit by their speed on the GPU that is there, and put the fastest into the table.
+
+Enters: lines of the table for this GPU's architecture. Leaves: the table with the fastest candidate that spills nothing in each,
+and a printed line a candidate. Rare kernels stay as they are: what is rare need not be fast. `tune` comes first; `record` after.
+Not guaranteed: anything of lengths other than that of `benchmarks.kernels.variants.LARGE`. It has not been run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.attention_measure import median_ms
+from benchmarks.kernels.tune import CANDIDATES, attempt, write
+from benchmarks.kernels.variants import LARGE, RARE, name_of, start_of
+from graphckpt.kernels.attention.triton.launch import Start, start
+from graphckpt.kernels.attention.triton.tiles import TABLE, Slot, Tiling
+
+HOW = "Of the candidates that spill nothing, the fastest, by `python -m benchmarks.kernels rank` on {device} at length {length}."
+
+
+def time_on_gpu(it: Start) -> float:
+    """Median milliseconds of one kernel."""
+    return median_ms(lambda: start(it))
+
+
+def rank(
+    slot: Slot, fits: Callable[[Slot, Tiling], bool], time_ms: Callable[[Slot, Tiling], float]
+) -> list[tuple[float, Tiling]]:
+    """The tiles of a line that fit, fastest first."""
+    tilings = [Tiling(*candidate) for candidate in CANDIDATES[slot.kernel, slot.kind]]
+    return sorted((time_ms(slot, tiling), tiling) for tiling in tilings if fits(slot, tiling))
+
+
+def rank_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
+    """Rank lines and write each fastest one into the table.
+
+    Raises:
+        RuntimeError: there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("rank: wanted a GPU, none is here; the table keeps the tiles that tune found without one")
+    content = json.loads(path.read_text())
+    # Compiling for a GPU that is not there takes the driver's place, so all that fits is found before anything runs.
+    measured = [slot for slot in slots if not slot.kernel.startswith(RARE)]
+    fitting = {slot: [tiling for _, tiling in rank(slot, _fits, lambda *_: 0.0)] for slot in measured}
+    _use_the_driver_again()
+    for slot in measured:
+        found = rank(
+            slot,
+            lambda slot, tiling: tiling in fitting[slot],
+            lambda slot, tiling: time_on_gpu(start_of(slot, tiling, LARGE)),
+        )
+        for time, tiling in found:
+            print(f"{name_of(slot)}: {tuple(tiling)} {time:.3f} ms", flush=True)
+        for line in content["lines"]:
+            if found and all(line[name] == getattr(slot, name) for name in Slot._fields):
+                line.update(found[0][1]._asdict())
+    how = HOW.format(device=torch.cuda.get_device_name(), length=LARGE.length)
+    write(path, content["lines"], how)
+
+
+def _fits(slot: Slot, tiling: Tiling) -> bool:
+    takes = attempt(slot, tiling).takes
+    return takes is not None and not takes.spilled_bytes
+
+
+def _use_the_driver_again() -> None:
+    import triton
+
+    triton.runtime.driver.reset_active()

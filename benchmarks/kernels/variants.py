@@ -1,0 +1,97 @@
+"""The variants of kernels that are compiled: head sizes by masks and flags, as calls of small tensors.
+
+Of each load of the table: ``plain``, causal, the fast one; ``masked``, with a window, padding and documents at once, and rows that
+may attend to nothing; ``heavy``, with bias, softcap and dropout beside all of that, and the bias of the shape that costs this
+kernel most.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from graphckpt.kernels.attention.meaning import Attention, Band, empty_heads_last
+from graphckpt.kernels.attention.triton.launch import Known, Start, attention, gradients
+from graphckpt.kernels.attention.triton.tiles import KERNELS, LOADS, WIDTHS, Slot, Tiling, Tilings, has_line
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+KINDS = {"half": torch.bfloat16, "fp32": torch.float32}
+RARE = "rare_"
+
+
+class Extent(NamedTuple):
+    """How large a call is, and where its tensors are."""
+
+    batch: int
+    heads: int
+    key_heads: int
+    length: int
+    device: str
+
+
+# Sizes that are multiples of 16, as those of models are: Triton compiles for that.
+SMALL = Extent(2, 4, 2, 256, "cpu")
+LARGE = Extent(2, 16, 16, 4096, "cuda")
+
+
+def name_of(slot: Slot) -> str:
+    """As the golden file writes it."""
+    return f"{slot.architecture} {slot.kernel} {slot.kind} {slot.width}/{slot.value_width} {slot.load}"
+
+
+def slots() -> list[Slot]:
+    """All lines of the table."""
+    return [
+        Slot(architecture, kernel, kind, load, *widths)
+        for architecture in ARCHITECTURES
+        for kind in KINDS
+        for kernel in KERNELS
+        for load in LOADS
+        for widths in WIDTHS[kind]
+        if has_line(kind, kernel, load, widths[0])
+    ]
+
+
+def start_of(slot: Slot, tiling: Tiling, extent: Extent = SMALL) -> Start:
+    """The start of this kernel in such a call, with this tile."""
+    call, starts = _call(slot, extent), list[Start]()
+    tilings = Tilings(*(tiling for _ in KERNELS))
+    if slot.kernel.removeprefix(RARE) == "forward":
+        attention(call, tilings, starts.append)
+    else:
+        out = empty_heads_last(call.q, (extent.batch, extent.heads, extent.length, slot.value_width)).normal_()
+        lse = torch.full((extent.batch, extent.heads, extent.length), math.log(extent.length), device=extent.device)
+        gradients(call, Known(out, lse, torch.empty_like(out).normal_(), None), True, tilings, starts.append)
+    return next(it for it in starts if _slot_name(it) == slot.kernel)
+
+
+def _slot_name(it: Start) -> str:
+    name: str = it.kernel.__name__
+    return f"{RARE}{name}" if it.arguments.get("RARE") else name
+
+
+def _call(slot: Slot, extent: Extent) -> Attention:
+    batch, heads, key_heads, length, device = extent
+    like = torch.empty(0, dtype=KINDS[slot.kind], device=device)
+    q = empty_heads_last(like, (batch, heads, length, slot.width)).normal_()
+    k = empty_heads_last(like, (batch, key_heads, length, slot.width)).normal_()
+    v = empty_heads_last(like, (batch, key_heads, length, slot.value_width)).normal_()
+    call = Attention(q, k, v, slot.width**-0.5, band=Band(right=0))
+    if slot.load == "plain":
+        return call
+    ids = torch.zeros(batch, length, dtype=torch.int64, device=device)
+    keys = torch.ones(batch, length, dtype=torch.bool, device=device)
+    # Without sinks: with them no row spreads.
+    call = call._replace(band=Band(length // 2, 0, 0), keys=keys, q_documents=ids, k_documents=ids)
+    if slot.load == "masked":
+        return call
+    shapes = {
+        "forward": (batch, heads, length, length),
+        "keys_values": (batch, heads, 1, length),
+        "queries": (batch, heads, length, length),
+        "shared_bias": (1, heads, length, length),
+    }
+    bias = like.new_empty(shapes[slot.kernel.removeprefix(RARE)]).normal_()
+    return call._replace(bias=bias, softcap=30.0, dropout=0.1, seed=torch.tensor(0, device=device))

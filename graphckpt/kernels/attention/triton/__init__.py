@@ -1,0 +1,1 @@
+"""Attention as Triton kernels. Importing this folder imports no triton; calling it does."""

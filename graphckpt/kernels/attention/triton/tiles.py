@@ -1,0 +1,133 @@
+"""How large a tile each kernel takes, from a table: never tried out in a user's first step.
+
+`tiles.json` is made by ``python -m benchmarks.kernels tune``, which compiles candidates for each architecture, largest first, and
+takes the first that spills no register; its head says how. Without a GPU that is all it knows: the table is of what fits, not of
+what was measured to be fastest.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from itertools import repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from graphckpt.errors import AttentionError
+from graphckpt.kernels.attention.meaning import OPEN, Attention
+
+TABLE = Path(__file__).with_name("tiles.json")
+KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "queries", "rare_queries", "shared_bias")
+# Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
+WIDTHS = {
+    "half": ((64, 64), (96, 96), (128, 128), (256, 256)),
+    "fp32": ((128, 128), (256, 256)),
+}
+
+
+# What takes registers beside the products: nothing or a right side, more masks than that, scores that are changed or dropped.
+LOADS = ("plain", "masked", "heavy")
+# Wider heads leave so few registers that masks have the tiles of heavy calls.
+_NARROW = 128
+
+
+class Tiling(NamedTuple):
+    """Rows and keys of a tile, warps of a program, and stages of its pipeline."""
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+
+
+class Tilings(NamedTuple):
+    """Of the kernels of one call. A rare one does rows again in tiles as tall, or smaller."""
+
+    forward: Tiling
+    rare_forward: Tiling
+    keys_values: Tiling
+    rare_keys_values: Tiling
+    queries: Tiling
+    rare_queries: Tiling
+    shared_bias: Tiling
+
+
+class Slot(NamedTuple):
+    """What a line of the table is for. ``kind``: "half" or "fp32"; ``load``: one of `LOADS`."""
+
+    architecture: str
+    kernel: str
+    kind: str
+    load: str
+    width: int
+    value_width: int
+
+
+# Nothing is compiled there, and each tile costs as much as a large one.
+INTERPRETED = Tilings(*(Tiling(64, 64, 4, 1) for _ in KERNELS))
+
+
+@cache
+def table() -> dict[Slot, Tiling]:
+    """All lines."""
+    lines = json.loads(TABLE.read_text())["lines"]
+    return {
+        Slot(
+            line["architecture"], line["kernel"], line["kind"], line["load"], line["width"], line["value_width"]
+        ): Tiling(line["rows"], line["keys"], line["warps"], line["stages"])
+        for line in lines
+    }
+
+
+def tilings_of(call: Attention, architecture: str) -> Tilings:
+    """The tiles of a call on an architecture.
+
+    Raises:
+        AttentionError: the table has no line for it.
+    """
+    kind = "fp32" if call.q.dtype == torch.float32 else "half"
+    width, value_width = widths_of(kind, call.q.shape[3], call.v.shape[3])
+    load = load_of(call)
+    loads = (load if has_line(kind, kernel, load, width) else "heavy" for kernel in KERNELS)
+    slots = (
+        Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), loads, strict=False)
+    )
+    return Tilings(*(_line(slot) for slot in slots))
+
+
+def load_of(call: Attention) -> str:
+    """Which of `LOADS` a call is."""
+    if call.bias is not None or call.softcap != 0 or call.dropout != 0:
+        return "heavy"
+    masked = call.band.left != OPEN or call.keys is not None or call.q_documents is not None
+    return "masked" if masked else "plain"
+
+
+def has_line(kind: str, kernel: str, load: str, width: int) -> bool:
+    """Whether the table has a line; where not, the heavy one serves. A bias is heavy; of fp32, of what is rare, and of masks over
+    wide heads there is but the one."""
+    if kind == "fp32" or kernel.startswith(("rare_", "shared_")) or (load == "masked" and width > _NARROW):
+        return load == "heavy"
+    return True
+
+
+def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:
+    """The smallest head sizes of the table that hold these.
+
+    Raises:
+        AttentionError: there are none.
+    """
+    holding = [pair for pair in WIDTHS[kind] if pair[0] >= width and pair[1] >= value_width]
+    if not holding:
+        raise AttentionError("head size", f"{WIDTHS[kind][-1][0]} at most", f"{width} and {value_width}")
+    return min(holding, key=sum)
+
+
+def _line(slot: Slot) -> Tiling:
+    found = table().get(slot)
+    if found is None:
+        wanted = f"one of the {len(table())} lines of {TABLE.name}, which benchmarks.kernels makes"
+        raise AttentionError("tiles", wanted, slot)
+    return found
