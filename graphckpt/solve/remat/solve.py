@@ -1,0 +1,205 @@
+"""A problem and a budget in, a plan with a proven bound out; the frontier of budgets; the smallest peak.
+
+The way of one answer: a floor that refuses what cannot be; a short search for a plan; a proof, which knows what to beat; and, if
+that did not end, search again for the rest of the time. Everything is replayed before it is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from graphckpt.errors import InstanceError
+from graphckpt.solve.remat.answer import ANY, FIXED, Answer, Bound, answer_of
+from graphckpt.solve.remat.floors import floor_refusal, peak_floor, trivial_bound
+from graphckpt.solve.remat.instance import Instance
+from graphckpt.solve.remat.proof import MOST_STATES, Outcome, Proof, prove
+from graphckpt.solve.remat.replay import replay
+from graphckpt.solve.remat.search import Found, Goal, Limits, Order, Progress, search, search_seeds
+
+# Of the time: the search before the proof, and the proof; with `exact` the proof has all that is left.
+_FIRST_SEARCH = 0.15
+_PROOF = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a problem is to be solved.
+
+    ``seconds``: for all of it. ``iterations``: moves of a search, 0 for as many as there is time for. ``states``: at most so many in
+    a proof. With both, and unless time cuts something short, an answer is the same on every machine. ``threads``: searches side by
+    side, of seeds one after another; the best plan counts, of equal ones that of the first seed. ``exact``: the time goes into the
+    proof. ``watch``: asked ten times a second; True ends it.
+    """
+
+    seconds: float
+    order: Order = Order.FREE
+    seed: int = 0
+    iterations: int = 0
+    states: int = MOST_STATES
+    threads: int = 1
+    exact: bool = False
+    watch: Callable[[Progress], bool] | None = None
+
+
+class _Clock:
+    """The time of a wish, and whether it was cut short."""
+
+    def __init__(self, wish: Wish) -> None:
+        self._wish = wish
+        self._start = time.monotonic()
+        self.interrupted = False
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def limits(self, until_share: float, seed: int | None = None) -> Limits:
+        """Up to this share of the time."""
+        left = max(0.0, until_share * self._wish.seconds - self.seconds())
+        return Limits(left, self._wish.iterations, self._wish.seed if seed is None else seed, self._wish.watch)
+
+
+def solve(instance: Instance, budget_bytes: int, wish: Wish, known: Sequence[int] | None = None) -> Answer:
+    """The cheapest plan found within the budget, and what is proven. ``known``: a legal schedule to do no worse than.
+
+    KeyboardInterrupt while it searches ends it with the best so far. Raises `InstanceError` for a fixed order where 0, 1, 2, ... is
+    no schedule.
+    """
+    if wish.order is Order.FIXED and not instance.is_in_order:
+        raise InstanceError(
+            "a fixed order: wanted nodes that read smaller numbers only, came others; use the free order"
+        )
+    clock = _Clock(wish)
+    refusal = floor_refusal(instance, budget_bytes)
+    if refusal is not None:
+        return answer_of(instance, budget_bytes, wish.order, None, refusal, clock.seconds())
+    best = _cheaper(instance, budget_bytes, None, known)
+    bound = trivial_bound(instance)
+    found = _search(instance, budget_bytes, wish, clock.limits(_FIRST_SEARCH), bound.cost or 0)
+    clock.interrupted = found.interrupted
+    best = _cheaper(instance, budget_bytes, best, found.schedule if found.fits else None)
+    if not clock.interrupted and _cost(instance, best) != bound.cost:
+        proof = _prove(instance, budget_bytes, wish, clock, best)
+        clock.interrupted = proof.interrupted
+        best = _cheaper(instance, budget_bytes, best, proof.schedule or None)
+        bound = _stronger(bound, _bound_of(instance, wish.order, proof))
+    if not clock.interrupted and bound.cost is not None and _cost(instance, best) != bound.cost:
+        again = _search(instance, budget_bytes, wish, clock.limits(1.0, wish.seed + wish.threads), bound.cost)
+        best = _cheaper(instance, budget_bytes, best, again.schedule if again.fits else None)
+    return answer_of(instance, budget_bytes, wish.order, best, bound, clock.seconds())
+
+
+def frontier(instance: Instance, budgets: Sequence[int], wish: Wish) -> tuple[Answer, ...]:
+    """One answer a budget, in their order; ``wish.seconds`` is for each.
+
+    Monotone by construction: a plan for a smaller budget is one for a larger, so none costs more; and what is proven for a larger
+    budget holds for a smaller.
+    """
+    answers: dict[int, Answer] = {}
+    ascending = sorted(set(budgets))
+    known: tuple[int, ...] | None = None
+    for budget_bytes in ascending:
+        answers[budget_bytes] = solve(instance, budget_bytes, wish, known)
+        known = answers[budget_bytes].schedule
+    strongest: Answer | None = None
+    for budget_bytes in reversed(ascending):
+        answer = answers[budget_bytes]
+        larger = strongest.lower_bound if strongest is not None else None
+        if strongest is not None and larger is not None and (answer.lower_bound or larger) < larger:
+            bound = Bound(larger, f"{strongest.bound_from}, for a larger budget", strongest.bound_holds_for)
+            answer = answer_of(instance, budget_bytes, wish.order, answer.schedule, bound, answer.seconds)
+            answers[budget_bytes] = answer
+        strongest = answer
+    return tuple(answers[budget_bytes] for budget_bytes in budgets)
+
+
+@dataclass(frozen=True, slots=True)
+class SmallestPeak:
+    """The smallest peak found, a schedule of it, and the bytes that no schedule's peak is below."""
+
+    peak_bytes: int
+    schedule: tuple[int, ...]
+    floor_bytes: int
+    floor_from: str
+
+
+def smallest_peak(instance: Instance, wish: Wish) -> SmallestPeak:
+    """The smallest peak whatever it costs, and its own bound: the proof of `graphckpt.solve.remat.proof` that budgets have no plan,
+    tried upwards from the largest single node while there is time."""
+    clock = _Clock(wish)
+    found = search(instance, peak_floor(instance)[0], clock.limits(0.7), wish.order, Goal.SMALLEST)
+    peak = replay(instance, found.schedule).peak_bytes
+    floor, node = peak_floor(instance)
+    why = f"node {node}, its inputs and its output"
+    low = floor
+    while not found.interrupted and low < peak:
+        middle = (low + peak) // 2
+        proof = prove(instance, middle, clock.limits(1.0), wish.order, None, wish.states)
+        if proof.outcome is not Outcome.INFEASIBLE:
+            if proof.outcome is Outcome.STOPPED:
+                break
+            found = Found(proof.schedule, True, 0, proof.interrupted)
+            peak = replay(instance, proof.schedule).peak_bytes
+            continue
+        low = floor = middle + 1
+        why = f"no walk over sets of live values stays below ({proof.states} states)"
+    return SmallestPeak(peak, found.schedule, floor, why)
+
+
+def _search(instance: Instance, budget_bytes: int, wish: Wish, limits: Limits, cost_floor: int) -> Found:
+    def run(own: Limits) -> Found:
+        return search(instance, budget_bytes, own, wish.order, Goal.CHEAPEST, cost_floor=cost_floor)
+
+    if wish.threads == 1:
+        return run(limits)
+    first, *others = search_seeds(limits, wish.threads)
+    with ThreadPoolExecutor(len(others)) as pool:
+        # The first one runs here: signals reach the main thread alone, and its end ends the others.
+        ended: list[bool] = []
+        futures = [pool.submit(run, replace(own, watch=lambda _: bool(ended))) for own in others]
+        founds = [run(first)]
+        if founds[0].interrupted:
+            ended.append(True)
+        founds += [future.result() for future in futures]
+    fitting = [found for found in founds if found.fits]
+    best = min(fitting, key=lambda found: _cost(instance, found.schedule) or 0, default=founds[0])
+    return best._replace(interrupted=founds[0].interrupted)
+
+
+def _prove(instance: Instance, budget_bytes: int, wish: Wish, clock: _Clock, best: Sequence[int] | None) -> Proof:
+    limits = clock.limits(1.0 if wish.exact else _FIRST_SEARCH + _PROOF)
+    return prove(instance, budget_bytes, limits, wish.order, _cost(instance, best), wish.states)
+
+
+def _bound_of(instance: Instance, order: Order, proof: Proof) -> Bound:
+    holds_for = ANY if order is Order.FREE else FIXED
+    how = f"search over sets of live values, {proof.states} states"
+    if proof.outcome is Outcome.INFEASIBLE:
+        return Bound(None, f"{how}: none leads to a schedule", holds_for)
+    if proof.outcome is Outcome.STOPPED:
+        if proof.lower_bound == instance.total_cost:
+            return trivial_bound(instance)
+        return Bound(proof.lower_bound, f"{how}, not ended", holds_for)
+    return Bound(proof.lower_bound, f"{how}, ended", holds_for)
+
+
+def _stronger(old: Bound, new: Bound) -> Bound:
+    if old.cost is None or (new.cost is not None and new.cost <= old.cost):
+        return old
+    return new
+
+
+def _cost(instance: Instance, schedule: Sequence[int] | None) -> int | None:
+    return None if schedule is None else sum(instance.cost[node] for node in schedule)
+
+
+def _cheaper(
+    instance: Instance, budget_bytes: int, best: Sequence[int] | None, other: Sequence[int] | None
+) -> Sequence[int] | None:
+    if other is None or replay(instance, other).peak_bytes > budget_bytes:
+        return best
+    if best is None or sum(instance.cost[node] for node in other) < sum(instance.cost[node] for node in best):
+        return other
+    return best
