@@ -12,8 +12,8 @@ doubled slowly while the schedule is over the budget and halved while it is not,
 excess *anywhere* counts, not at the peak alone: that is what it does otherwise than FastSA (Imanishi, Xu et al., "A fast
 heuristic to optimize time-space tradeoff for large models", NeurIPS 2023), which anneals max(B, peak) cost.
 
-In a free order the first quarter of the search moves steps alone, nothing is computed again, and 0.8 B counts as full: room is worth
-having everywhere before it is traded. On the random layered graphs that is worth more than anything else here.
+In a free order the first quarter of the search moves steps alone, nothing is computed again, and 0.8 B counts as full: room is
+worth having everywhere before it is traded. On the random layered graphs that is worth more than anything else here.
 
 With a fixed order, first computations stand in the order 0, 1, 2, ... and only what is computed again moves.
 

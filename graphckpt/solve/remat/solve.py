@@ -20,18 +20,18 @@ from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Found, Goal, Limits, Order, Progress, search, search_seeds
 
 # Of the time: the search before the proof, and the proof; with `exact` the proof has all that is left.
-_FIRST_SEARCH = 0.15
-_PROOF = 0.3
+_FIRST_SEARCH = 0.05
+_PROOF = 0.35
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """How a problem is to be solved.
 
-    ``seconds``: for all of it. ``iterations``: moves of a search, 0 for as many as there is time for. ``states``: at most so many in
-    a proof. With both, and unless time cuts something short, an answer is the same on every machine. ``threads``: searches side by
-    side, of seeds one after another; the best plan counts, of equal ones that of the first seed. ``exact``: the time goes into the
-    proof. ``watch``: asked ten times a second; True ends it.
+    ``seconds``: for all of it. ``iterations``: moves of a search, 0 for as many as there is time for. ``states``: at most so many
+    in a proof. With both, and unless time cuts something short, an answer is the same on every machine. ``threads``: searches side
+    by side, of seeds one after another; the best plan counts, of equal ones that of the first seed. ``exact``: the time goes into
+    the proof. ``watch``: asked ten times a second; True ends it.
     """
 
     seconds: float
