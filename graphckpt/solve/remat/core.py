@@ -6,6 +6,8 @@ Nodes are numbered in a topological order there; `Handed` renumbers on the way i
 from __future__ import annotations
 
 import ctypes
+import signal
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -103,16 +105,40 @@ class Handed:
 
 
 class Watch:
-    """Calls a function of ours from the core. What it raises, Ctrl-C among it, ends the work in the core and is kept."""
+    """Calls a function of ours from the core, ten times a second. What it raises ends the work in the core and is kept, and so does
+    Ctrl-C while the watch is open, in the main thread and where nobody else has taken the signal."""
 
     def __init__(self, report: Callable[[float, int, int, int], bool]) -> None:
         self.raised: BaseException | None = None
+        self.interrupted = False
         self._report = report
         self.callback = Progress(self._call)
 
+    def __enter__(self) -> Watch:
+        self._ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._ours:
+            # An exception that the signal raises as a callback is entered would be lost in the core: a flag is not.
+            signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if isinstance(self.raised, KeyboardInterrupt):
+            self.interrupted = True
+        elif self.raised is not None:
+            raise self.raised
+
+    def _interrupt(self, _number: int, _frame: object) -> None:
+        self.interrupted = True
+
     def _call(self, _context: object, seconds: float, iterations: int, cost: int, peak_bytes: int) -> int:
         try:
-            return int(self._report(seconds, iterations, cost, peak_bytes))
+            self.interrupted = self._report(seconds, iterations, cost, peak_bytes) or self.interrupted
         except BaseException as error:  # An exception cannot pass through the core.
             self.raised = error
             return 1
+        return self.interrupted

@@ -74,12 +74,9 @@ def prove(
     computations a node, in the order that is asked for.
     """
     handed = Handed(instance)
-    stopped: list[bool] = []
 
-    def report(seconds: float, iterations: int, _cost: int, _peak_bytes: int) -> bool:
-        if limits.watch is not None and limits.watch(Report(seconds, iterations, None, None)):
-            stopped.append(True)
-        return bool(stopped)
+    def report(seconds: float, states: int, _cost: int, _peak_bytes: int) -> bool:
+        return limits.watch is not None and limits.watch(Report(seconds, states, None, None))
 
     watch = Watch(report)
     options = Options(
@@ -96,18 +93,17 @@ def prove(
         None,
     )
     result = ProofResult()
-    status = handed.library.graphckpt_remat_prove(
-        ctypes.byref(handed.arrays),
-        ctypes.byref(options),
-        most_states,
-        address_of(handed.steps),
-        len(handed.steps),
-        ctypes.byref(result),
-    )
+    with watch:
+        status = handed.library.graphckpt_remat_prove(
+            ctypes.byref(handed.arrays),
+            ctypes.byref(options),
+            most_states,
+            address_of(handed.steps),
+            len(handed.steps),
+            ctypes.byref(result),
+        )
     if status == Status.OUT_OF_MEMORY:
         raise MemoryError("the proof")
-    if watch.raised is not None and not isinstance(watch.raised, KeyboardInterrupt):
-        raise watch.raised
     outcome = Outcome(result.outcome)
     if outcome is Outcome.FOUND and result.count > len(handed.steps):
         raise MemoryError(f"a schedule of {result.count} steps, where {len(handed.steps)} were provided for")
@@ -116,5 +112,5 @@ def prove(
         lower_bound=instance.total_cost + result.extra_cost,
         schedule=handed.out(result.count),
         states=result.states,
-        interrupted=bool(stopped) or watch.raised is not None,
+        interrupted=watch.interrupted,
     )

@@ -88,19 +88,15 @@ def search(
     cost_floor: int = 0,
 ) -> Found:
     """Anneal from ``start`` (a legal schedule; each node once if None) until time, iterations or ``watch`` end it, or a plan costs
-    ``cost_floor``. KeyboardInterrupt is taken for the wish to stop; what else ``watch`` raises is raised again."""
+    ``cost_floor``. Ctrl-C is taken for the wish to stop; what else ``watch`` raises is raised again."""
     handed = Handed(instance)
     first = handed.into(instance.topological_order if start is None else start)
-    interrupted: list[bool] = []
 
     def report(seconds: float, iterations: int, cost: int, peak_bytes: int) -> bool:
-        stop = False
-        if limits.watch is not None:
-            none = cost < 0
-            stop = limits.watch(Progress(seconds, iterations, None if none else cost, None if none else peak_bytes))
-        if stop:
-            interrupted.append(True)
-        return stop
+        if limits.watch is None:
+            return False
+        plan = (None, None) if cost < 0 else (cost, peak_bytes)
+        return limits.watch(Progress(seconds, iterations, *plan))
 
     watch = Watch(report)
     options = Options(
@@ -117,19 +113,17 @@ def search(
         None,
     )
     result = SearchResult()
-    status = handed.library.graphckpt_remat_search(
-        ctypes.byref(handed.arrays),
-        ctypes.byref(options),
-        address_of(handed.steps),
-        len(handed.steps),
-        ctypes.byref(result),
-    )
+    with watch:
+        status = handed.library.graphckpt_remat_search(
+            ctypes.byref(handed.arrays),
+            ctypes.byref(options),
+            address_of(handed.steps),
+            len(handed.steps),
+            ctypes.byref(result),
+        )
     if status == Status.OUT_OF_MEMORY:
         raise MemoryError("the search for a plan")
-    if watch.raised is not None and not isinstance(watch.raised, KeyboardInterrupt):
-        raise watch.raised
-    stopped = bool(interrupted) or watch.raised is not None
-    return Found(handed.out(result.count), bool(result.found), result.iterations, stopped)
+    return Found(handed.out(result.count), bool(result.found), result.iterations, watch.interrupted)
 
 
 def search_seeds(limits: Limits, threads: int) -> tuple[Limits, ...]:

@@ -7,8 +7,9 @@ that did not end, search again for the rest of the time. Everything is replayed 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from graphckpt.errors import InstanceError
@@ -22,6 +23,9 @@ from graphckpt.solve.remat.search import Found, Goal, Limits, Order, Progress, s
 # Of the time: the search before the proof, and the proof; with `exact` the proof has all that is left.
 _FIRST_SEARCH = 0.05
 _PROOF = 0.35
+
+
+Schedule = Sequence[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class _Clock:
         return Limits(left, self._wish.iterations, self._wish.seed if seed is None else seed, self._wish.watch)
 
 
-def solve(instance: Instance, budget_bytes: int, wish: Wish, known: Sequence[int] | None = None) -> Answer:
+def solve(instance: Instance, budget_bytes: int, wish: Wish, known: Schedule = None) -> Answer:
     """The cheapest plan found within the budget, and what is proven. ``known``: a legal schedule to do no worse than.
 
     KeyboardInterrupt while it searches ends it with the best so far. Raises `InstanceError` for a fixed order where 0, 1, 2, ... is
@@ -75,20 +79,33 @@ def solve(instance: Instance, budget_bytes: int, wish: Wish, known: Sequence[int
     refusal = floor_refusal(instance, budget_bytes)
     if refusal is not None:
         return answer_of(instance, budget_bytes, wish.order, None, refusal, clock.seconds())
-    best = _cheaper(instance, budget_bytes, None, known)
-    bound = trivial_bound(instance)
-    found = _search(instance, budget_bytes, wish, clock.limits(_FIRST_SEARCH), bound.cost or 0)
+    plan, bound = _cheaper(instance, budget_bytes, None, known), trivial_bound(instance)
+    # Ctrl-C inside of the core comes back as a result; between two calls of it, as an exception.
+    with suppress(KeyboardInterrupt):
+        for found in _steps(instance, budget_bytes, wish, clock, plan, bound):
+            plan, bound = found
+            if clock.interrupted or bound.cost is None or _cost(instance, plan) == bound.cost:
+                break
+    return answer_of(instance, budget_bytes, wish.order, plan, bound, clock.seconds())
+
+
+def _steps(
+    instance: Instance, budget_bytes: int, wish: Wish, clock: _Clock, best: Schedule, bound: Bound
+) -> Iterator[tuple[Schedule, Bound]]:
+    yield best, bound
+    found = _search(instance, budget_bytes, wish, clock.limits(_FIRST_SEARCH), instance.total_cost)
     clock.interrupted = found.interrupted
     best = _cheaper(instance, budget_bytes, best, found.schedule if found.fits else None)
-    if not clock.interrupted and _cost(instance, best) != bound.cost:
-        proof = _prove(instance, budget_bytes, wish, clock, best)
-        clock.interrupted = proof.interrupted
-        best = _cheaper(instance, budget_bytes, best, proof.schedule or None)
-        bound = _stronger(bound, _bound_of(instance, wish.order, proof))
-    if not clock.interrupted and bound.cost is not None and _cost(instance, best) != bound.cost:
-        again = _search(instance, budget_bytes, wish, clock.limits(1.0, wish.seed + wish.threads), bound.cost)
-        best = _cheaper(instance, budget_bytes, best, again.schedule if again.fits else None)
-    return answer_of(instance, budget_bytes, wish.order, best, bound, clock.seconds())
+    yield best, bound
+    limits = clock.limits(1.0 if wish.exact else _FIRST_SEARCH + _PROOF)
+    proof = prove(instance, budget_bytes, limits, wish.order, _cost(instance, best), wish.states)
+    clock.interrupted = proof.interrupted
+    best = _cheaper(instance, budget_bytes, best, proof.schedule or None)
+    bound = _stronger(bound, _bound_of(instance, wish.order, proof))
+    yield best, bound
+    limits = clock.limits(1.0, wish.seed + wish.threads)
+    found = _search(instance, budget_bytes, wish, limits, bound.cost or instance.total_cost)
+    yield _cheaper(instance, budget_bytes, best, found.schedule if found.fits else None), bound
 
 
 def frontier(instance: Instance, budgets: Sequence[int], wish: Wish) -> tuple[Answer, ...]:
@@ -168,11 +185,6 @@ def _search(instance: Instance, budget_bytes: int, wish: Wish, limits: Limits, c
     return best._replace(interrupted=founds[0].interrupted)
 
 
-def _prove(instance: Instance, budget_bytes: int, wish: Wish, clock: _Clock, best: Sequence[int] | None) -> Proof:
-    limits = clock.limits(1.0 if wish.exact else _FIRST_SEARCH + _PROOF)
-    return prove(instance, budget_bytes, limits, wish.order, _cost(instance, best), wish.states)
-
-
 def _bound_of(instance: Instance, order: Order, proof: Proof) -> Bound:
     holds_for = ANY if order is Order.FREE else FIXED
     how = f"search over sets of live values, {proof.states} states"
@@ -191,13 +203,11 @@ def _stronger(old: Bound, new: Bound) -> Bound:
     return new
 
 
-def _cost(instance: Instance, schedule: Sequence[int] | None) -> int | None:
+def _cost(instance: Instance, schedule: Schedule) -> int | None:
     return None if schedule is None else sum(instance.cost[node] for node in schedule)
 
 
-def _cheaper(
-    instance: Instance, budget_bytes: int, best: Sequence[int] | None, other: Sequence[int] | None
-) -> Sequence[int] | None:
+def _cheaper(instance: Instance, budget_bytes: int, best: Schedule, other: Schedule) -> Schedule:
     if other is None or replay(instance, other).peak_bytes > budget_bytes:
         return best
     if best is None or sum(instance.cost[node] for node in other) < sum(instance.cost[node] for node in best):
