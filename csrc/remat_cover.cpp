@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace graphckpt::remat {
 
 namespace {
+
+constexpr size_t kMostWords = size_t{1} << 22;
 
 bool has(const uint64_t* bits, int32_t node) { return bits[node >> 6] >> (node & 63) & 1; }
 void set(uint64_t* bits, int32_t node) { bits[node >> 6] |= uint64_t{1} << (node & 63); }
@@ -86,39 +89,29 @@ Cover::Cover(const graphckpt_remat_instance& instance, bool is_fixed, int64_t bu
   const int32_t count = instance.node_count;
   const Rows inputs(instance.input_offsets, instance.inputs, count);
   std::vector<uint64_t> readers(static_cast<size_t>(count) * words_, 0), before(readers), after(readers);
-  std::vector<int32_t> missing(count, 0), order;
+  const auto row = [this](std::vector<uint64_t>& bits, int32_t node) { return bits.data() + static_cast<size_t>(node) * words_; };
+  // Nodes come in a topological order.
   for (int32_t node = 0; node < count; ++node) {
-    missing[node] = static_cast<int32_t>(inputs.size(node));
-    for (const int32_t* input = inputs.begin(node); input != inputs.end(node); ++input) set(&readers[*input * words_], node);
-  }
-  for (int32_t node = 0; node < count; ++node) {
-    if (missing[node] == 0) order.push_back(node);
-  }
-  for (size_t at = 0; at < order.size(); ++at) {
-    const int32_t node = order[at];
     for (const int32_t* input = inputs.begin(node); input != inputs.end(node); ++input) {
-      for (int32_t word = 0; word < words_; ++word) before[node * words_ + word] |= before[*input * words_ + word];
-      set(&before[node * words_], *input);
+      set(row(readers, *input), node);
+      set(row(before, node), *input);
+      for (int32_t word = 0; word < words_; ++word) row(before, node)[word] |= row(before, *input)[word];
     }
-    for (int32_t reader = 0; reader < count; ++reader) {
-      if (has(&readers[node * words_], reader) && --missing[reader] == 0) order.push_back(reader);
-    }
-  }
-  for (int32_t node = 0; node < count; ++node) {
-    for (int32_t other = 0; other < count; ++other) {
-      if (is_fixed ? other > node : has(&before[other * words_], node)) set(&after[node * words_], other);
-      if (is_fixed && other < node) set(&before[node * words_], other);
+    for (int32_t other = 0; is_fixed && other < node; ++other) set(row(before, node), other);
+    for (int32_t other = 0; other < node; ++other) {
+      if (has(row(before, node), other)) set(row(after, other), node);
     }
   }
+  std::vector<std::pair<int64_t, Place>> found;
   for (int32_t node = 0; node < count; ++node) {
     Place place{node, instance.size_bytes[node], {}, {}};
     for (const int32_t* input = inputs.begin(node); input != inputs.end(node); ++input) place.own += instance.size_bytes[*input];
     int64_t most = place.own;
     for (int32_t other = 0; other < count; ++other) {
-      if (!has(&before[node * words_], other) || inputs.has(node, other) || instance.size_bytes[other] == 0) continue;
+      if (!has(row(before, node), other) || inputs.has(node, other) || instance.size_bytes[other] == 0) continue;
       bool is_read_elsewhere = false;
-      for (int32_t reader = 0; reader < count; ++reader) {
-        is_read_elsewhere = is_read_elsewhere || (has(&readers[other * words_], reader) && !has(&before[node * words_], reader));
+      for (int32_t word = 0; word < words_ && !is_read_elsewhere; ++word) {
+        is_read_elsewhere = (row(readers, other)[word] & ~row(before, node)[word]) != 0;
       }
       if (!is_read_elsewhere) continue;
       place.items.push_back({other, instance.once[other] ? -1 : instance.cost[other], instance.size_bytes[other]});
@@ -130,10 +123,15 @@ Cover::Cover(const graphckpt_remat_instance& instance, bool is_fixed, int64_t bu
       const double left = static_cast<double>(a.cost) * b.size, right = static_cast<double>(b.cost) * a.size;
       return left != right ? left < right : a.node < b.node;
     });
+    found.emplace_back(most, std::move(place));
+  }
+  // Where most is live comes first; there is room for so many.
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  size_t words = 0;
+  for (auto& [most, place] : found) {
+    if ((words += place.items.size() * words_) > kMostWords) break;
     for (const Item& item : place.items) {
-      for (int32_t word = 0; word < words_; ++word) {
-        place.later.push_back(readers[item.node * words_ + word] & after[node * words_ + word]);
-      }
+      for (int32_t word = 0; word < words_; ++word) place.later.push_back(row(readers, item.node)[word] & row(after, place.node)[word]);
     }
     places_.push_back(std::move(place));
   }

@@ -1,6 +1,7 @@
 #include "remat_timeline.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace graphckpt::remat {
 
@@ -93,7 +94,8 @@ void Timeline::measure(int32_t block) {
   const double* const live = live_.data() + block * kBlock;
   const double limit = budget_ - own.added;
   // Four lanes each, for the additions to go side by side: whole numbers, so that their order does not matter.
-  double largest[4] = {-1, -1, -1, -1}, excess[4] = {0, 0, 0, 0};
+  constexpr double kNone = -std::numeric_limits<double>::infinity();
+  double largest[4] = {kNone, kNone, kNone, kNone}, excess[4] = {0, 0, 0, 0};
   int32_t at = 0;
   for (; at + 4 <= own.count; at += 4) {
     for (int32_t lane = 0; lane < 4; ++lane) {

@@ -39,6 +39,8 @@ from graphckpt.solve.remat.search import Progress as Report
 
 # Some hundred bytes each for a hundred nodes, two hundred for five hundred: a gigabyte and up.
 MOST_STATES = 6_000_000
+# The proof keeps which node depends on which: a square of bits.
+MOST_NODES = 6_000
 
 
 class Outcome(Enum):
@@ -71,8 +73,10 @@ def prove(
     """Search for a schedule cheaper than ``cost_to_beat`` (any, if None) until there is none, or time or states end.
 
     Of ``limits`` the seconds and the watch count. The same on every machine unless time ends it. Optimal over any number of
-    computations a node, in the order that is asked for.
+    computations a node, in the order that is asked for. Above `MOST_NODES` nodes it does not begin.
     """
+    if instance.count > MOST_NODES:
+        return Proof(Outcome.STOPPED, instance.total_cost, (), 0, False)
     handed = Handed(instance)
 
     def report(seconds: float, states: int, _cost: int, _peak_bytes: int) -> bool:

@@ -20,7 +20,8 @@ from graphckpt.solve.remat.proof import MOST_STATES, Outcome, Proof, prove
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Found, Goal, Limits, Order, Progress, search, search_seeds
 
-# Of the time: the search before the proof, and the proof; with `exact` the proof has all that is left.
+# Shares of the time: each cone of the floor; the search before the proof; the proof, which with `exact` has all that is left.
+_FLOOR = 0.005
 _FIRST_SEARCH = 0.05
 _PROOF = 0.35
 
@@ -76,7 +77,7 @@ def solve(instance: Instance, budget_bytes: int, wish: Wish, known: Schedule = N
             "a fixed order: wanted nodes that read smaller numbers only, came others; use the free order"
         )
     clock = _Clock(wish)
-    refusal = floor_refusal(instance, budget_bytes)
+    refusal = floor_refusal(instance, budget_bytes, _FLOOR * wish.seconds)
     if refusal is not None:
         return answer_of(instance, budget_bytes, wish.order, None, refusal, clock.seconds())
     plan, bound = _cheaper(instance, budget_bytes, None, known), trivial_bound(instance)
@@ -143,26 +144,29 @@ class SmallestPeak:
 
 
 def smallest_peak(instance: Instance, wish: Wish) -> SmallestPeak:
-    """The smallest peak whatever it costs, and its own bound: the proof of `graphckpt.solve.remat.proof` that budgets have no plan,
-    tried upwards from the largest single node while there is time."""
+    """The smallest peak whatever it costs, and its own bound: budgets are halved between what is proven to be too small, by
+    `floor_refusal` and by the proof of `graphckpt.solve.remat.proof`, and what has a schedule."""
     clock = _Clock(wish)
-    found = search(instance, peak_floor(instance)[0], clock.limits(0.7), wish.order, Goal.SMALLEST)
-    peak = replay(instance, found.schedule).peak_bytes
     floor, node = peak_floor(instance)
-    why = f"node {node}, its inputs and its output"
-    low = floor
-    while not found.interrupted and low < peak:
-        middle = (low + peak) // 2
-        proof = prove(instance, middle, clock.limits(1.0), wish.order, None, wish.states)
-        if proof.outcome is not Outcome.INFEASIBLE:
-            if proof.outcome is Outcome.STOPPED:
-                break
-            found = Found(proof.schedule, True, 0, proof.interrupted)
-            peak = replay(instance, proof.schedule).peak_bytes
-            continue
-        low = floor = middle + 1
-        why = f"no walk over sets of live values stays below ({proof.states} states)"
-    return SmallestPeak(peak, found.schedule, floor, why)
+    found = search(instance, floor, clock.limits(0.6), wish.order, Goal.SMALLEST)
+    schedule, peak = found.schedule, replay(instance, found.schedule).peak_bytes
+    why, high = f"node {node}, its inputs and its output", peak
+    while not found.interrupted and floor < high and clock.seconds() < wish.seconds:
+        middle = (floor + high) // 2
+        refusal = floor_refusal(instance, middle, _FLOOR * wish.seconds)
+        proof = None if refusal else prove(instance, middle, clock.limits(1.0), wish.order, None, wish.states)
+        if refusal is not None or (proof is not None and proof.outcome is Outcome.INFEASIBLE):
+            why = (
+                refusal.argument if refusal is not None else "search over sets of live values: none leads to a schedule"
+            )
+            floor = middle + 1
+        elif proof is not None and proof.outcome is Outcome.FOUND:
+            schedule, peak = proof.schedule, replay(instance, proof.schedule).peak_bytes
+            high = peak
+        else:
+            # Undecided: what is smaller may still be refused.
+            high = middle
+    return SmallestPeak(peak, schedule, floor, why)
 
 
 def _search(instance: Instance, budget_bytes: int, wish: Wish, limits: Limits, cost_floor: int) -> Found:

@@ -23,6 +23,18 @@ def test_every_schedule_is_legal_and_plans_are_within_the_budget(order: Order, g
     assert fitting > 10
 
 
+def test_what_fits_is_known_to_fit_on_graphs_of_several_blocks() -> None:
+    """The engine keeps its own peak, block by block of the timeline."""
+    fitting = 0
+    for seed in range(6):
+        instance = training_instance(90 + seed)
+        budget_bytes = replay(instance, range(instance.count)).peak_bytes * 6 // 10
+        found = search(instance, budget_bytes, Limits(20, 12_000, seed), Order.FIXED if seed % 2 else Order.FREE)
+        assert found.fits == (replay(instance, found.schedule).peak_bytes <= budget_bytes)
+        fitting += found.fits
+    assert fitting > 3
+
+
 def test_a_seed_and_a_number_of_iterations_make_one_plan() -> None:
     instance = training_instance(50)
     budget_bytes = replay(instance, range(instance.count)).peak_bytes * 4 // 10
