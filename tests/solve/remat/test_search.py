@@ -1,7 +1,10 @@
 """The engine alone: what it keeps to whatever happens."""
 
+import random
+
 import pytest
 
+from graphckpt.solve.remat.instance import make_instance
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
 from tests.solve.remat.problems import random_instance, training_instance
@@ -26,13 +29,16 @@ def test_every_schedule_is_legal_and_plans_are_within_the_budget(order: Order, g
 def test_what_fits_is_known_to_fit_on_graphs_of_several_blocks() -> None:
     """The engine keeps its own peak, block by block of the timeline."""
     fitting = 0
-    for seed in range(6):
-        instance = training_instance(90 + seed)
-        budget_bytes = replay(instance, range(instance.count)).peak_bytes * 6 // 10
-        found = search(instance, budget_bytes, Limits(20, 12_000, seed), Order.FIXED if seed % 2 else Order.FREE)
+    for seed in range(4):
+        lottery = random.Random(seed)
+        small = training_instance(120)
+        size = [lottery.randint(1, 10**6 if node < 120 else 10**5) for node in range(small.count)]
+        instance = make_instance("", small.cost, tuple(size), small.inputs)
+        budget_bytes = replay(instance, range(instance.count)).peak_bytes * 45 // 100
+        found = search(instance, budget_bytes, Limits(20, 60_000, seed), Order.FIXED if seed % 2 else Order.FREE)
         assert found.fits == (replay(instance, found.schedule).peak_bytes <= budget_bytes)
         fitting += found.fits
-    assert fitting > 3
+    assert fitting == 4
 
 
 def test_a_seed_and_a_number_of_iterations_make_one_plan() -> None:
