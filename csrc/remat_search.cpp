@@ -57,7 +57,8 @@ class Search {
 
   void run() {
     const double budget = schedule_.line().budget();
-    double from = 0;
+    double from = 0, hot = kHot;
+    if (!schedule_.repeated().empty()) hot = kReheated;
     if (!is_stopped_ && !is_fixed_ && schedule_.repeated().empty()) {
       schedule_.line().set_budget(std::floor(kOrderStrictness * budget));
       only_order_ = true;
@@ -71,7 +72,7 @@ class Search {
     for (int32_t round = 0; round < kRounds && !is_stopped_; ++round) {
       if (round > 0 && found_) schedule_.load(best_);
       const double to = from + (1 - from) / (kRounds - round);
-      anneal({from, to, round == 0 ? kHot : kReheated, kCold});
+      anneal({from, to, round == 0 ? hot : kReheated, kCold});
       from = to;
     }
   }

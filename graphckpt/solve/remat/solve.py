@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 
 from graphckpt.errors import InstanceError
 from graphckpt.solve.remat.answer import ANY, FIXED, Answer, Bound, answer_of
@@ -20,10 +22,13 @@ from graphckpt.solve.remat.proof import MOST_STATES, Outcome, Proof, prove
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Found, Goal, Limits, Order, Progress, search, search_seeds
 
-# Shares of the time: each cone of the floor; the search before the proof; the proof, which with `exact` has all that is left.
+# Of the time: each cone of the floor; and up to where each step may go. With `exact` and a plan the proof has all that is left.
 _FLOOR = 0.005
 _FIRST_SEARCH = 0.05
-_PROOF = 0.35
+_FITTING_FIRST = (0.15, 0.25)
+_PROOF = 0.4
+_SECOND_SEARCH = 0.75
+_FITTING_LAST = (0.5, 0.6, 0.7, 0.8)
 
 
 Schedule = Sequence[int] | None
@@ -94,19 +99,31 @@ def _steps(
     instance: Instance, budget_bytes: int, wish: Wish, clock: _Clock, best: Schedule, bound: Bound
 ) -> Iterator[tuple[Schedule, Bound]]:
     yield best, bound
-    found = _search(instance, budget_bytes, wish, clock.limits(_FIRST_SEARCH), instance.total_cost)
-    clock.interrupted = found.interrupted
-    best = _cheaper(instance, budget_bytes, best, found.schedule if found.fits else None)
+    run = partial(_search, instance, budget_bytes, wish)
+    floor = instance.total_cost
+    best = _cheaper(instance, budget_bytes, best, run(clock, _FIRST_SEARCH, 0, floor))
     yield best, bound
-    limits = clock.limits(1.0 if wish.exact else _FIRST_SEARCH + _PROOF)
+    for turn, until_share in enumerate(_FITTING_FIRST, 1):
+        # What is hard to fit is sought for its own sake, from several seeds: a plan that is dear is more than none.
+        if best is None:
+            best = run(clock, until_share, turn, floor, Goal.SMALLEST)
+            yield best, bound
+    limits = clock.limits(1.0 if wish.exact and best is not None else _PROOF)
     proof = prove(instance, budget_bytes, limits, wish.order, _cost(instance, best), wish.states)
     clock.interrupted = proof.interrupted
     best = _cheaper(instance, budget_bytes, best, proof.schedule or None)
     bound = _stronger(bound, _bound_of(instance, wish.order, proof))
     yield best, bound
-    limits = clock.limits(1.0, wish.seed + wish.threads)
-    found = _search(instance, budget_bytes, wish, limits, bound.cost or instance.total_cost)
-    yield _cheaper(instance, budget_bytes, best, found.schedule if found.fits else None), bound
+    floor = bound.cost or floor
+    turns = count(len(_FITTING_FIRST) + 1)
+    if best is not None:
+        best = _cheaper(instance, budget_bytes, best, run(clock, _SECOND_SEARCH, next(turns), floor))
+        yield best, bound
+    for until_share in _FITTING_LAST:
+        if best is None:
+            best = run(clock, until_share, next(turns), floor, Goal.SMALLEST)
+            yield best, bound
+    yield _cheaper(instance, budget_bytes, best, run(clock, 1.0, next(turns), floor, Goal.CHEAPEST, best)), bound
 
 
 def frontier(instance: Instance, budgets: Sequence[int], wish: Wish) -> tuple[Answer, ...]:
@@ -169,24 +186,32 @@ def smallest_peak(instance: Instance, wish: Wish) -> SmallestPeak:
     return SmallestPeak(peak, schedule, floor, why)
 
 
-def _search(instance: Instance, budget_bytes: int, wish: Wish, limits: Limits, cost_floor: int) -> Found:
+def _search(
+    instance: Instance,
+    budget_bytes: int,
+    wish: Wish,
+    clock: _Clock,
+    until_share: float,
+    turn: int,
+    cost_floor: int,
+    goal: Goal = Goal.CHEAPEST,
+    start: Schedule = None,
+) -> Schedule:
     def run(own: Limits) -> Found:
-        return search(instance, budget_bytes, own, wish.order, Goal.CHEAPEST, cost_floor=cost_floor)
+        return search(instance, budget_bytes, own, wish.order, goal, start, cost_floor)
 
-    if wish.threads == 1:
-        return run(limits)
-    first, *others = search_seeds(limits, wish.threads)
-    with ThreadPoolExecutor(len(others)) as pool:
+    first, *others = search_seeds(clock.limits(until_share, wish.seed + turn * wish.threads), wish.threads)
+    ended: list[bool] = []
+    with ThreadPoolExecutor(len(others) or 1) as pool:
         # The first one runs here: signals reach the main thread alone, and its end ends the others.
-        ended: list[bool] = []
         futures = [pool.submit(run, replace(own, watch=lambda _: bool(ended))) for own in others]
         founds = [run(first)]
-        if founds[0].interrupted:
+        clock.interrupted = founds[0].interrupted
+        if clock.interrupted:
             ended.append(True)
         founds += [future.result() for future in futures]
-    fitting = [found for found in founds if found.fits]
-    best = min(fitting, key=lambda found: _cost(instance, found.schedule) or 0, default=founds[0])
-    return best._replace(interrupted=founds[0].interrupted)
+    fitting = [found.schedule for found in founds if found.fits]
+    return min(fitting, key=lambda schedule: sum(instance.cost[node] for node in schedule), default=None)
 
 
 def _bound_of(instance: Instance, order: Order, proof: Proof) -> Bound:
