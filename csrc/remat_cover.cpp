@@ -8,7 +8,7 @@ namespace graphckpt::remat {
 
 namespace {
 
-constexpr size_t kMostWords = size_t{1} << 22;
+constexpr size_t kMostWords = size_t{1} << 19;
 
 bool has(const uint64_t* bits, int32_t node) { return bits[node >> 6] >> (node & 63) & 1; }
 void set(uint64_t* bits, int32_t node) { bits[node >> 6] |= uint64_t{1} << (node & 63); }
@@ -88,19 +88,17 @@ Cover::Cover(const graphckpt_remat_instance& instance, bool is_fixed, int64_t bu
     : words_((instance.node_count + 63) / 64), budget_(budget) {
   const int32_t count = instance.node_count;
   const Rows inputs(instance.input_offsets, instance.inputs, count);
-  std::vector<uint64_t> readers(static_cast<size_t>(count) * words_, 0), before(readers), after(readers);
-  const auto row = [this](std::vector<uint64_t>& bits, int32_t node) { return bits.data() + static_cast<size_t>(node) * words_; };
+  std::vector<std::vector<int32_t>> readers(count);
+  std::vector<uint64_t> before(static_cast<size_t>(count) * words_, 0);
+  const auto row = [&](int32_t node) { return before.data() + static_cast<size_t>(node) * words_; };
   // Nodes come in a topological order.
   for (int32_t node = 0; node < count; ++node) {
     for (const int32_t* input = inputs.begin(node); input != inputs.end(node); ++input) {
-      set(row(readers, *input), node);
-      set(row(before, node), *input);
-      for (int32_t word = 0; word < words_; ++word) row(before, node)[word] |= row(before, *input)[word];
+      readers[*input].push_back(node);
+      set(row(node), *input);
+      for (int32_t word = 0; word < words_; ++word) row(node)[word] |= row(*input)[word];
     }
-    for (int32_t other = 0; is_fixed && other < node; ++other) set(row(before, node), other);
-    for (int32_t other = 0; other < node; ++other) {
-      if (has(row(before, node), other)) set(row(after, other), node);
-    }
+    for (int32_t other = 0; is_fixed && other < node; ++other) set(row(node), other);
   }
   std::vector<std::pair<int64_t, Place>> found;
   for (int32_t node = 0; node < count; ++node) {
@@ -108,30 +106,29 @@ Cover::Cover(const graphckpt_remat_instance& instance, bool is_fixed, int64_t bu
     for (const int32_t* input = inputs.begin(node); input != inputs.end(node); ++input) place.own += instance.size_bytes[*input];
     int64_t most = place.own;
     for (int32_t other = 0; other < count; ++other) {
-      if (!has(row(before, node), other) || inputs.has(node, other) || instance.size_bytes[other] == 0) continue;
-      bool is_read_elsewhere = false;
-      for (int32_t word = 0; word < words_ && !is_read_elsewhere; ++word) {
-        is_read_elsewhere = (row(readers, other)[word] & ~row(before, node)[word]) != 0;
-      }
-      if (!is_read_elsewhere) continue;
+      if (!has(row(node), other) || inputs.has(node, other) || instance.size_bytes[other] == 0) continue;
+      const auto is_elsewhere = [&](int32_t reader) { return !has(row(node), reader); };
+      if (std::none_of(readers[other].begin(), readers[other].end(), is_elsewhere)) continue;
       place.items.push_back({other, instance.once[other] ? -1 : instance.cost[other], instance.size_bytes[other]});
       most += instance.size_bytes[other];
     }
-    if (most <= budget) continue;
+    if (most > budget) found.emplace_back(most, std::move(place));
+  }
+  // Where most is live comes first; so many as can be looked at for each state.
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  size_t words = 0;
+  for (auto& [most, place] : found) {
+    if ((words += place.items.size() * words_) > kMostWords && !places_.empty()) break;
     std::sort(place.items.begin(), place.items.end(), [](const Item& a, const Item& b) {
       if ((a.cost < 0) != (b.cost < 0)) return b.cost < 0;
       const double left = static_cast<double>(a.cost) * b.size, right = static_cast<double>(b.cost) * a.size;
       return left != right ? left < right : a.node < b.node;
     });
-    found.emplace_back(most, std::move(place));
-  }
-  // Where most is live comes first; there is room for so many.
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
-  size_t words = 0;
-  for (auto& [most, place] : found) {
-    if ((words += place.items.size() * words_) > kMostWords) break;
-    for (const Item& item : place.items) {
-      for (int32_t word = 0; word < words_; ++word) place.later.push_back(row(readers, item.node)[word] & row(after, place.node)[word]);
+    place.later.assign(place.items.size() * words_, 0);
+    for (size_t at = 0; at < place.items.size(); ++at) {
+      for (const int32_t reader : readers[place.items[at].node]) {
+        if (has(row(reader), place.node)) set(&place.later[at * words_], reader);
+      }
     }
     places_.push_back(std::move(place));
   }

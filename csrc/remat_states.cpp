@@ -67,7 +67,7 @@ class States {
     reach(last, kNone, kNone, count_);
     for (int64_t turn = 0; !queue_.empty(); ++turn) {
       const Entry entry = queue_.top();
-      if (turn % 256 == 0 && clock_.is_over(turn, -1, -1)) return GRAPHCKPT_REMAT_STOPPED;
+      if (clock_.is_over(turn, -1, -1)) return GRAPHCKPT_REMAT_STOPPED;
       queue_.pop();
       if (is_done_[entry.state] || bound_of(entry.state) != entry.bound) continue;
       bound_ = std::max(bound_, entry.bound);
