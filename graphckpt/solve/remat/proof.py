@@ -53,7 +53,8 @@ class Outcome(Enum):
 
 
 class Proof(NamedTuple):
-    """``lower_bound``: no schedule within the budget costs less. ``schedule``: an optimal one, if `Outcome.FOUND`."""
+    """``lower_bound``: no schedule within the budget costs less. ``schedule``: an optimal one, if `Outcome.FOUND` and it has no
+    more steps than `Instance.capacity`."""
 
     outcome: Outcome
     lower_bound: int
@@ -108,13 +109,11 @@ def prove(
         )
     if status == Status.OUT_OF_MEMORY:
         raise MemoryError("the proof")
-    outcome = Outcome(result.outcome)
-    if outcome is Outcome.FOUND and result.count > len(handed.steps):
-        raise MemoryError(f"a schedule of {result.count} steps, where {len(handed.steps)} were provided for")
+    is_there = result.count <= len(handed.steps)
     return Proof(
-        outcome=outcome,
+        outcome=Outcome(result.outcome),
         lower_bound=instance.total_cost + result.extra_cost,
-        schedule=handed.out(result.count),
+        schedule=handed.out(result.count) if is_there else (),
         states=result.states,
         interrupted=watch.interrupted,
     )

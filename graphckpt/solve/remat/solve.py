@@ -177,7 +177,7 @@ def smallest_peak(instance: Instance, wish: Wish) -> SmallestPeak:
                 refusal.argument if refusal is not None else "search over sets of live values: none leads to a schedule"
             )
             floor = middle + 1
-        elif proof is not None and proof.outcome is Outcome.FOUND:
+        elif proof is not None and proof.schedule:
             schedule, peak = proof.schedule, replay(instance, proof.schedule).peak_bytes
             high = peak
         else:
