@@ -1,8 +1,8 @@
 """Graphs like the published ones, made here: random layered ones, chains of convolutions and U-Nets with their way back.
 
-The layered ones take the published parameters (random layered: n, width w, variance of layer sizes nlv, edge density ed, density
-of skips scd): layers of about w sqrt(n) nodes, each node reading its share of the layer before and few of those before that, down
-to one last node; none is read by nobody. Costs up to 1000, sizes up to 7000, as on rl100 and rl500. They are of that kind, not those of the papers.
+The layered ones take the published parameters (random layered: n, width w, variance of layer sizes nlv, edge density ed,
+density of skips scd): layers of about w sqrt(n) nodes, each reading its share of the layer before and few of those before that,
+down to one last node; none is read by nobody. Costs up to 1000, sizes up to 7000, as on rl100 and rl500. They are of that kind.
 """
 
 from __future__ import annotations

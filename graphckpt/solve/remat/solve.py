@@ -217,6 +217,9 @@ def _search(
 def _bound_of(instance: Instance, order: Order, proof: Proof) -> Bound:
     holds_for = ANY if order is Order.FREE else FIXED
     how = f"search over sets of live values, {proof.states} states"
+    if proof.outcome is Outcome.NONE_CHEAPER and not proof.states:
+        # The plan costs what the bound of the first state says.
+        return Bound(proof.lower_bound, "what does not fit beside one node is computed again: a knapsack", holds_for)
     if proof.outcome is Outcome.INFEASIBLE:
         return Bound(None, f"{how}: none leads to a schedule", holds_for)
     if proof.outcome is Outcome.STOPPED:
