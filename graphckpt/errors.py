@@ -81,10 +81,6 @@ class InstanceError(GraphckptError, ValueError):
     """What was given is no rematerialization problem, or one that cannot be taken. One line."""
 
 
-class ExtraMissing(GraphckptError):
-    """Something was asked for that needs an optional dependency. Names the extra to install."""
-
-
 class PlanError(GraphckptError):
     """An illegal graph or plan, found by a checker: names the operation, what must hold and what came."""
 

@@ -37,8 +37,8 @@ from graphckpt.solve.remat.instance import Instance
 from graphckpt.solve.remat.search import Goal, Limits, Order
 from graphckpt.solve.remat.search import Progress as Report
 
-# Some hundred bytes each for a hundred nodes, two hundred for five hundred: a gigabyte and up.
-MOST_STATES = 6_000_000
+# Some hundred bytes each for a hundred nodes, three hundred for five hundred: half a gigabyte and up.
+MOST_STATES = 4_000_000
 # The proof keeps which node depends on which: a square of bits.
 MOST_NODES = 6_000
 
