@@ -1,4 +1,4 @@
-// A proof for any schedule: the search backwards over sets of live values. graphckpt/solve/remat/states.py says why it is one.
+// A proof for any schedule: the search backwards over sets of live values. graphckpt/solve/remat/proof.py says why it is one.
 
 #include "graph.h"
 #include "remat_clock.h"
@@ -9,7 +9,6 @@
 #include <limits>
 #include <new>
 #include <queue>
-#include <unordered_set>
 #include <vector>
 
 namespace {
@@ -66,6 +65,7 @@ class States {
     for (int32_t node = 0; node < count_; ++node) set(missing_.data(), node);
     reach(last, kNone, kNone, count_);
     for (int64_t turn = 0; !queue_.empty(); ++turn) {
+      // Every open bound is one on the way to an optimum: the largest of the smallest ones seen holds.
       const Entry entry = queue_.top();
       if (clock_.is_over(turn, -1, -1)) return GRAPHCKPT_REMAT_STOPPED;
       queue_.pop();

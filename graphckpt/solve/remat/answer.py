@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from graphckpt.errors import PlanError
 from graphckpt.solve.remat.instance import Instance
@@ -24,8 +25,7 @@ class Status(Enum):
     NO_PLAN = "no_plan"
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """No schedule within the budget costs less; ``cost`` is None where none fits at all.
 
     ``argument``: why; ``holds_for``: for which schedules.

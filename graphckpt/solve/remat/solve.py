@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 
 from graphckpt.errors import InstanceError
 from graphckpt.solve.remat.answer import ANY, FIXED, Answer, Bound, answer_of
@@ -22,8 +22,10 @@ from graphckpt.solve.remat.proof import MOST_STATES, Outcome, Proof, prove
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Found, Goal, Limits, Order, Progress, search, search_seeds
 
-# Of the time: each cone of the floor; and up to where each step may go. With `exact` and a plan the proof has all that is left.
+# Of the time: each cone of the floor; the proof of one peak; and up to where each step may go. With `exact` and a plan, the proof
+# has all that is left.
 _FLOOR = 0.005
+_ONE_PEAK = 0.05
 _FIRST_SEARCH = 0.05
 _FITTING_FIRST = (0.15, 0.25)
 _PROOF = 0.4
@@ -31,6 +33,7 @@ _SECOND_SEARCH = 0.75
 _FITTING_LAST = (0.5, 0.6, 0.7, 0.8)
 
 
+_LARGER = ", for a larger budget"
 Schedule = Sequence[int] | None
 
 
@@ -138,15 +141,12 @@ def frontier(instance: Instance, budgets: Sequence[int], wish: Wish) -> tuple[An
     for budget_bytes in ascending:
         answers[budget_bytes] = solve(instance, budget_bytes, wish, known)
         known = answers[budget_bytes].schedule
-    strongest: Answer | None = None
-    for budget_bytes in reversed(ascending):
-        answer = answers[budget_bytes]
-        larger = strongest.lower_bound if strongest is not None else None
-        if strongest is not None and larger is not None and (answer.lower_bound or larger) < larger:
-            bound = Bound(larger, f"{strongest.bound_from}, for a larger budget", strongest.bound_holds_for)
-            answer = answer_of(instance, budget_bytes, wish.order, answer.schedule, bound, answer.seconds)
-            answers[budget_bytes] = answer
-        strongest = answer
+    for larger, smaller in pairwise(reversed(ascending)):
+        bound, own = _bound(answers[larger]), _bound(answers[smaller])
+        if _stronger(own, bound) is not own:
+            argument = bound.argument if bound.argument.endswith(_LARGER) else f"{bound.argument}{_LARGER}"
+            answer, bound = answers[smaller], bound._replace(argument=argument)
+            answers[smaller] = answer_of(instance, smaller, wish.order, answer.schedule, bound, answer.seconds)
     return tuple(answers[budget_bytes] for budget_bytes in budgets)
 
 
@@ -171,7 +171,8 @@ def smallest_peak(instance: Instance, wish: Wish) -> SmallestPeak:
     while not found.interrupted and floor < high and clock.seconds() < wish.seconds:
         middle = (floor + high) // 2
         refusal = floor_refusal(instance, middle, _FLOOR * wish.seconds)
-        proof = None if refusal else prove(instance, middle, clock.limits(1.0), wish.order, None, wish.states)
+        limits = replace(clock.limits(1.0), seconds=min(_ONE_PEAK * wish.seconds, clock.limits(1.0).seconds))
+        proof = None if refusal else prove(instance, middle, limits, wish.order, None, wish.states)
         if refusal is not None or (proof is not None and proof.outcome is Outcome.INFEASIBLE):
             why = (
                 refusal.argument if refusal is not None else "search over sets of live values: none leads to a schedule"
@@ -227,6 +228,10 @@ def _bound_of(instance: Instance, order: Order, proof: Proof) -> Bound:
             return trivial_bound(instance)
         return Bound(proof.lower_bound, f"{how}, not ended", holds_for)
     return Bound(proof.lower_bound, f"{how}, ended", holds_for)
+
+
+def _bound(answer: Answer) -> Bound:
+    return Bound(answer.lower_bound, answer.bound_from, answer.bound_holds_for)
 
 
 def _stronger(old: Bound, new: Bound) -> Bound:
