@@ -3,7 +3,7 @@
 // A packed array in blocks: a step has a key that grows along the schedule; inserting a step shifts keys inside of one block, and a
 // block that is full makes all of them be laid out anew. A block keeps what was added to all of it apart, its largest value and
 // its excess over the budget: adding to a range touches two blocks step by step and the blocks between in constant time.
-// It is a segment tree of two floors; with a few thousand steps, all of it in the nearest cache, that beat the deep one.
+// It is a segment tree of two floors, short loops over neighbours in place of a deep walk.
 // Bytes are doubles that hold whole numbers below 2^53, so sums are exact: the vector units know a maximum of doubles.
 #ifndef GRAPHCKPT_REMAT_TIMELINE_H
 #define GRAPHCKPT_REMAT_TIMELINE_H

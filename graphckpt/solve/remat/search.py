@@ -7,8 +7,8 @@ A state is a schedule s, any sequence of nodes in which each step finds its inpu
 
 A move puts a step elsewhere, computes a value again right before a reader (by lot also those of its inputs that would have to be
 kept for that), drops a computation and what was computed again for it alone, exchanges two computations, or moves a run of steps.
-A move that raises f by d is kept with probability exp(-d / T); T falls geometrically, in rounds that start from the best plan. w is
-doubled slowly while the schedule is over the budget and halved while it is not, so that the search stays at the border. Removing
+A move that raises f by d is kept with probability exp(-d / T); T falls geometrically, in rounds that start from the best plan. w
+grows slowly while the schedule is over the budget and shrinks while it is not, so that the search stays at the border. Removing
 excess *anywhere* counts, not at the peak alone: that is what it does otherwise than FastSA (Imanishi, Xu et al., "A fast
 heuristic to optimize time-space tradeoff for large models", NeurIPS 2023), which anneals max(B, peak) cost.
 
