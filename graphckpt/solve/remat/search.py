@@ -17,9 +17,9 @@ worth having everywhere before it is traded. On the random layered graphs that i
 
 With a fixed order, first computations stand in the order 0, 1, 2, ... and only what is computed again moves.
 
-Deterministic: for a seed and a number of iterations the plan is the same on every machine, unless time ends the search before;
-without a number of iterations T falls by the clock, so the plan depends on the machine. Not guaranteed: any quality, nor that a
-plan is found where there is one.
+Deterministic: for a seed and a number of iterations the plan is the same on every machine of one C library (exp and pow), unless
+time ends the search before; without a number of iterations T falls by the clock, so the plan depends on the machine. Not
+guaranteed: any quality, nor that a plan is found where there is one.
 """
 
 from __future__ import annotations

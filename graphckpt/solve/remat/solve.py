@@ -42,7 +42,7 @@ class Wish:
     """How a problem is to be solved.
 
     ``seconds``: for all of it. ``iterations``: moves of a search, 0 for as many as there is time for. ``states``: at most so many
-    in a proof. With both, and unless time cuts something short, an answer is the same on every machine. ``threads``: searches side
+    in a proof. With both, and unless time cuts something short, an answer is always the same. ``threads``: searches side
     by side, of seeds one after another; the best plan counts, of equal ones that of the first seed. ``exact``: the time goes into
     the proof. ``watch``: asked ten times a second; True ends it.
     """
