@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import attention_report, extra
+from benchmarks import attention_report, extra, solver_report
 from benchmarks.record import Measurement, RowRecord, read_rows
 from benchmarks.summary import render_models, render_spots
 from graphckpt.config import render_table
@@ -32,7 +32,7 @@ def main() -> int:
 
 def filled(text: str) -> str:
     """``text`` with its generated parts as they should be."""
-    parts = {"options": render_table(), "figures": figures(), "extra": extra_times(), "attention": attention()}
+    parts = {"options": render_table(), "figures": figures(), "extra": extra_times(), "attention": attention(), "solver": solver()}
     for name, content in parts.items():
         text = _between(text, name, content)
     return text
@@ -51,6 +51,11 @@ def extra_times(folder: Path = ROWS) -> str:
 def attention(folder: Path = ROWS / "attention") -> str:
     """Which models' attentions are fused, and what that is worth."""
     return attention_report.report(folder)
+
+
+def solver(folder: Path = ROWS / "solver") -> str:
+    """The rematerialization solver beside published figures."""
+    return solver_report.report(folder)
 
 
 def _figures(name: str, rows: list[RowRecord]) -> str:

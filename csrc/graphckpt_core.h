@@ -10,7 +10,7 @@
 #define GRAPHCKPT_API __attribute__((visibility("default")))
 
 // Raised by one with every change of this header; the loader refuses another number.
-#define GRAPHCKPT_ABI_VERSION 4
+#define GRAPHCKPT_ABI_VERSION 5
 
 #ifdef __cplusplus
 extern "C" {
@@ -92,6 +92,69 @@ GRAPHCKPT_API int32_t graphckpt_demand(const graphckpt_graph* graph, const uint8
 GRAPHCKPT_API int32_t graphckpt_min_cut(int32_t node_count, int64_t edge_count, const int32_t* from, const int32_t* to,
                                         const int64_t* capacity, int32_t source, int32_t sink, uint8_t* source_side,
                                         int64_t* value);
+
+// A rematerialization problem; graphckpt/solve/remat/ says what peak and cost are. Inputs are in range and the graph has no cycle.
+typedef struct {
+  int32_t node_count;
+  const int64_t* cost;             // [node_count], 0 or more
+  const int64_t* size_bytes;       // [node_count], 0 or more; all together, and the costs, below 2^53 / (steps of a schedule)
+  const uint8_t* once;             // [node_count], 1: may not be computed again
+  const int64_t* input_offsets;    // [node_count + 1]
+  const int32_t* inputs;
+} graphckpt_remat_instance;
+
+enum graphckpt_remat_goal { GRAPHCKPT_REMAT_CHEAPEST = 0, GRAPHCKPT_REMAT_SMALLEST = 1 };
+
+// Asked some ten times a second, in the calling thread. Anything but 0 ends the search, which keeps what it found.
+// best_cost and best_peak are -1 while there is no plan.
+typedef int32_t (*graphckpt_remat_progress)(void* context, double seconds, int64_t iterations, int64_t best_cost, int64_t best_peak);
+
+typedef struct {
+  int32_t goal;                    // a graphckpt_remat_goal
+  int32_t fixed_order;             // 1: first computations in the order 0 .. node_count - 1
+  int64_t budget_bytes;
+  uint64_t seed;
+  int64_t iterations;              // the search is so many moves long, up to the next 256; 0: as many as there is time for
+  double seconds;                  // and ends then at the latest
+  int64_t cost_floor;              // ends when a plan costs no more than this
+  const int32_t* start;            // [start_count], a schedule in which every read finds a value
+  int64_t start_count;
+  graphckpt_remat_progress progress;  // or NULL
+  void* context;
+} graphckpt_remat_options;
+
+typedef struct {
+  int32_t found;                   // 1: there is a plan within the budget
+  int64_t count;                   // its steps
+  int64_t iterations;
+  double seconds;
+} graphckpt_remat_result;
+
+// Looks for a schedule of the goal. Returns a graphckpt_status.
+//   steps: [capacity], written: the plan if one was found, else the schedule nearest to the budget. No schedule becomes longer.
+GRAPHCKPT_API int32_t graphckpt_remat_search(const graphckpt_remat_instance* instance, const graphckpt_remat_options* options,
+                                             int32_t* steps, int64_t capacity, graphckpt_remat_result* result);
+
+enum graphckpt_remat_outcome {
+  GRAPHCKPT_REMAT_FOUND = 0,         // no schedule is cheaper than the one that was written
+  GRAPHCKPT_REMAT_NONE_CHEAPER = 1,  // than options.cost_floor
+  GRAPHCKPT_REMAT_INFEASIBLE = 2,
+  GRAPHCKPT_REMAT_STOPPED = 3        // by the time, the number of states or who watches
+};
+
+typedef struct {
+  int32_t outcome;                 // a graphckpt_remat_outcome
+  int64_t extra_cost;              // no schedule costs less than this above each node once
+  int64_t count;                   // steps of the schedule; 0 if none was found
+  int64_t states;
+  double seconds;
+} graphckpt_remat_proof;
+
+// What no schedule can beat, by a search over sets of live values. Returns a graphckpt_status. Of the options these count: fixed_order,
+// budget_bytes, seconds, progress, and cost_floor as the cost of the plan to beat (-1: there is none).
+//   steps: [capacity], written if a schedule was found, as far as it reaches
+GRAPHCKPT_API int32_t graphckpt_remat_prove(const graphckpt_remat_instance* instance, const graphckpt_remat_options* options,
+                                            int64_t most_states, int32_t* steps, int64_t capacity, graphckpt_remat_proof* proof);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
-"""The command line: ``python -m graphckpt options | report FILE.json | version``.
+"""The command line: ``python -m graphckpt options | report FILE.json | solve FILE --budget ... | version``.
 
-What was asked for goes to the standard output, exit status 0. Bad input is one line on the standard error, exit status 2.
+What was asked for goes to the standard output, exit status 0. Bad input is one line on the standard error, exit status 2; a budget
+that `solve` proves to be too small is exit status 3.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from typing import NoReturn
 
 from graphckpt import __version__
 from graphckpt.config import render_table
+from graphckpt.cost.roofline import SCALED, recompute_times_us
+from graphckpt.errors import GraphckptError
+from graphckpt.ir.graph import Graph
 from graphckpt.report.render import ReportError, from_json, full_text
+from graphckpt.solve.remat import command
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,19 +39,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the arguments are no command, or ask for help.
     """
     asked = _parser().parse_args(arguments)
+    status = 0
     try:
         match asked.command:
             case "options":
                 text = render_table()
             case "report":
                 text = full_text(from_json(Path(asked.file).read_text(encoding="utf-8")))
+            case "solve":
+                text, status = command.run(asked, _times_us)
             case _:
                 text = versions()
-    except (OSError, UnicodeDecodeError, ReportError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        print(f"graphckpt: cannot read the report {asked.file!r}: {why}", file=sys.stderr)
+    except (OSError, UnicodeDecodeError, ReportError, GraphckptError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+        what = "read the report" if asked.command == "report" else "solve"
+        print(f"graphckpt: cannot {what} {asked.file!r}: {why}", file=sys.stderr)
         return 2
-    return _show(text)
+    _show(text)
+    return status
 
 
 def versions() -> str:
@@ -63,8 +73,14 @@ def _parser() -> _Parser:
     commands.add_parser("options", help="print the table of options and environment variables")
     report = commands.add_parser("report", help="print a stored report as text")
     report.add_argument("file", metavar="FILE.json", help="a report as graphckpt writes it")
+    solving = commands.add_parser("solve", help="plan a graph of a file within a budget, with a proven bound")
+    command.add_arguments(solving)
     commands.add_parser("version", help="print the versions of graphckpt, torch, triton and Python")
     return parser
+
+
+def _times_us(graph: Graph) -> tuple[float, ...]:
+    return recompute_times_us(graph, [True] * len(graph.ops), SCALED)
 
 
 def _version(distribution: str) -> str:
@@ -74,7 +90,7 @@ def _version(distribution: str) -> str:
         return "is not installed"
 
 
-def _show(text: str) -> int:
+def _show(text: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that knows no middle dot shows a question mark and no traceback.
         sys.stdout.reconfigure(errors="replace")
@@ -83,7 +99,6 @@ def _show(text: str) -> int:
     except BrokenPipeError:
         # The reader (head, less) has seen enough. The interpreter would flush once more when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ class GraphTextError(GraphckptError, ValueError):
         return f"line {self.line_number}: wanted {self.wanted}, came {self.came!r}"
 
 
+class InstanceError(GraphckptError, ValueError):
+    """What was given is no rematerialization problem, or one that cannot be taken. One line."""
+
+
 class PlanError(GraphckptError):
     """An illegal graph or plan, found by a checker: names the operation, what must hold and what came."""
 

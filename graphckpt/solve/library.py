@@ -14,7 +14,7 @@ from pathlib import Path
 
 from graphckpt.errors import CompilerMissing
 
-_ABI_VERSION = 4
+_ABI_VERSION = 5
 _BUILD = "Build it with `pip install -e .` in the checkout (a C++17 compiler such as g++ is needed)."
 
 
@@ -94,6 +94,10 @@ def load_library() -> ctypes.CDLL:
         ctypes.c_int32, count, pointer, pointer, pointer, ctypes.c_int32, ctypes.c_int32, pointer, pointer
     ]  # fmt: skip
     library.graphckpt_min_cut.restype = ctypes.c_int32
+    library.graphckpt_remat_search.argtypes = [pointer, pointer, pointer, count, pointer]
+    library.graphckpt_remat_search.restype = ctypes.c_int32
+    library.graphckpt_remat_prove.argtypes = [pointer, pointer, count, pointer, count, pointer]
+    library.graphckpt_remat_prove.restype = ctypes.c_int32
     return library
 
 

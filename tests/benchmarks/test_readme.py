@@ -22,7 +22,8 @@ def test_missing_markers_are_an_error() -> None:
 
 
 def test_what_stood_between_the_markers_goes() -> None:
-    text = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("options", "figures", "extra", "attention"))
+    names = ("options", "figures", "extra", "attention", "solver")
+    text = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in names)
     assert "old" not in filled(text)
 
 

@@ -1,0 +1,73 @@
+"""The engine alone: what it keeps to whatever happens."""
+
+import random
+
+import pytest
+
+from graphckpt.solve.remat.instance import make_instance
+from graphckpt.solve.remat.replay import replay
+from graphckpt.solve.remat.search import Goal, Limits, Order, search
+from tests.solve.remat.problems import random_instance, training_instance
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("goal", list(Goal))
+def test_every_schedule_is_legal_and_plans_are_within_the_budget(order: Order, goal: Goal) -> None:
+    fitting = 0
+    for seed in range(40):
+        instance = random_instance(seed) if seed % 2 else training_instance(seed + 1)
+        budget_bytes = replay(instance, range(instance.count)).peak_bytes * 7 // 10
+        found = search(instance, budget_bytes, Limits(20, 1500, seed), order, goal)
+        facts = replay(instance, found.schedule)
+        assert len(found.schedule) <= instance.capacity
+        assert order is Order.FREE or facts.keeps_order
+        assert found.fits == (facts.peak_bytes <= budget_bytes)
+        fitting += found.fits
+    assert fitting > 10
+
+
+def test_what_fits_is_known_to_fit_on_graphs_of_several_blocks() -> None:
+    """The engine keeps its own peak, block by block of the timeline."""
+    fitting = 0
+    for seed in range(4):
+        lottery = random.Random(seed)
+        small = training_instance(120)
+        size = [lottery.randint(1, 10**6 if node < 120 else 10**5) for node in range(small.count)]
+        instance = make_instance("", small.cost, tuple(size), small.inputs)
+        budget_bytes = replay(instance, range(instance.count)).peak_bytes * 45 // 100
+        found = search(instance, budget_bytes, Limits(20, 60_000, seed), Order.FIXED if seed % 2 else Order.FREE)
+        assert found.fits == (replay(instance, found.schedule).peak_bytes <= budget_bytes)
+        fitting += found.fits
+    assert fitting == 4
+
+
+def test_a_seed_and_a_number_of_iterations_make_one_plan() -> None:
+    instance = training_instance(50)
+    budget_bytes = replay(instance, range(instance.count)).peak_bytes * 4 // 10
+    first, second, other = (search(instance, budget_bytes, Limits(60, 20_000, seed)) for seed in (1, 1, 2))
+    assert first.fits
+    assert 0 <= first.iterations - 20_000 < 256
+    assert first.schedule == second.schedule
+    assert other.schedule != first.schedule
+
+
+def test_it_ends_at_what_cannot_be_beaten() -> None:
+    instance = training_instance(10)
+    whole = replay(instance, range(instance.count)).peak_bytes
+    found = search(instance, whole, Limits(60, 0, 1), cost_floor=instance.total_cost)
+    assert (found.fits, found.iterations) == (True, 0)
+
+
+def test_smaller_peaks_are_found_than_the_first() -> None:
+    instance = training_instance(30)
+    found = search(instance, 1, Limits(60, 30_000, 1), goal=Goal.SMALLEST)
+    assert replay(instance, found.schedule).peak_bytes < replay(instance, range(instance.count)).peak_bytes // 3
+
+
+def test_what_the_watch_raises_is_raised() -> None:
+    def watch(_: object) -> bool:
+        raise ZeroDivisionError("mine")
+
+    instance = training_instance(30)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        search(instance, 20, Limits(60, 0, 1, watch))
