@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.kernels.golden import check, record
+from benchmarks.kernels.golden import check, record, recorded
 from benchmarks.kernels.offline import cache_in
 from benchmarks.kernels.rank import rank_all
 from benchmarks.kernels.tune import tune_all
-from benchmarks.kernels.variants import ARCHITECTURES, KINDS, slots
+from benchmarks.kernels.variants import ARCHITECTURES, KINDS, name_of, slots
 from graphckpt.kernels.attention.triton.tiles import KERNELS, TABLE, WIDTHS, table
 
 
@@ -31,9 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--widths", nargs="+", type=int, default=[width for width, _ in WIDTHS["half"]], help="head sizes of q"
     )
-    parser.add_argument("--missing", action="store_true", help="tune only what the table does not have")
+    parser.add_argument("--missing", action="store_true", help="tune, or record, only what is not there")
     chosen = parser.parse_args(arguments)
-    known = table() if TABLE.is_file() and chosen.missing else {}
+    known = table() if TABLE.is_file() and chosen.missing and chosen.command == "tune" else {}
+    if chosen.missing and chosen.command == "record":
+        known = {slot: tiling for slot, tiling in table().items() if name_of(slot) in recorded()}
     wanted = [
         slot
         for slot in slots()

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import triton
 
-from benchmarks.kernels.offline import MATRIX, Resources, compile_for
+from benchmarks.kernels.offline import MATRIX, OLDER, Resources, compile_for
 from benchmarks.kernels.variants import name_of, start_of
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
 from graphckpt.kernels.attention.triton.tiles import Slot, table
@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
     @property
     def failures(self) -> list[str]:
-        """What may not be, whatever was recorded but a spill."""
+        """What may not be: a spill or a lesser instruction than is recorded, shared memory that is not there."""
         now, architecture = self.resources, self.slot.architecture
         allowed = self.recorded.spilled_bytes if self.recorded else 0
         found = []
@@ -41,8 +41,9 @@ class Found(NamedTuple):
             found.append(f"spills {now.spilled_bytes} bytes, {allowed} are allowed")
         if now.shared_bytes > SHARED_BYTES[architecture]:
             found.append(f"{now.shared_bytes} bytes of shared memory, {SHARED_BYTES[architecture]} are there")
-        if not now.matrix:
-            found.append(f"no {MATRIX[architecture]}")
+        wanted = self.recorded.instruction if self.recorded else OLDER
+        if now.instruction not in (wanted, MATRIX[architecture]):
+            found.append(f"no {wanted}, {now.instruction or 'no matrix instruction'} instead")
         return found
 
     @property

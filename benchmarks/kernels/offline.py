@@ -21,18 +21,22 @@ from triton.backends.compiler import GPUTarget
 from graphckpt.kernels.attention.triton.launch import Start
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-# Instructions that multiply matrices, by architecture: one of them must be there.
+# Instructions that multiply matrices, by architecture. A tile of less than 64 rows takes the older one everywhere.
 MATRIX = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA"}
+OLDER = "HMMA"
 THREADS = 32
 
 
 class Resources(NamedTuple):
-    """What one compiled kernel takes. ``spilled_bytes``: stack of a thread; ``matrix``: matrix instructions of the architecture."""
+    """What one compiled kernel takes. ``spilled_bytes``: stack of a thread; ``matrix``: how often ``instruction`` multiplies
+    matrices, which is the architecture's own, or the older one where there is none of that, or "" where there is neither: Triton
+    then compiled a trap in place of the kernel."""
 
     registers: int
     spilled_bytes: int
     shared_bytes: int
     matrix: int
+    instruction: str
 
 
 class _Driver:
@@ -57,7 +61,7 @@ class _Driver:
 
 
 def compile_for(architecture: str, it: Start, count_matrix: bool = True) -> Resources:
-    """Compile one start. Without ``count_matrix`` the code is not disassembled, and ``matrix`` is 0.
+    """Compile one start. Without ``count_matrix`` the code is not disassembled, and there is no instruction.
 
     Raises:
         whatever Triton or ptxas raises on a kernel that they cannot compile.
@@ -72,8 +76,9 @@ def compile_for(architecture: str, it: Start, count_matrix: bool = True) -> Reso
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump: wanted REG and STACK of one kernel, came {usage!r}")
-    matrix = len(re.findall(rf"\b{MATRIX[architecture]}\b", code))
-    return Resources(int(found[1]), int(found[2]), compiled.metadata.shared, matrix)
+    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in (MATRIX[architecture], OLDER)}
+    instruction = next((name for name, count in counts.items() if count), "")
+    return Resources(int(found[1]), int(found[2]), compiled.metadata.shared, counts.get(instruction, 0), instruction)
 
 
 def cache_in(folder: Path) -> None:

@@ -132,11 +132,13 @@ def tune(slot: Slot, lines: Mapping[Slot, Tiling]) -> Tried:
 def attempt(slot: Slot, tiling: Tiling) -> Tried:
     """Compile a line with one tile."""
     try:
-        found = compile_for(slot.architecture, start_of(slot, tiling), count_matrix=False)
+        found = compile_for(slot.architecture, start_of(slot, tiling))
     except (OutOfResources, PTXASError, CompilationError, RuntimeError) as error:
         print(f"  {name_of(slot)} {tuple(tiling)}: {' '.join(str(error).split())[:200]}", flush=True)
         return Tried(tiling, None)
-    return Tried(tiling, found if found.shared_bytes <= SHARED_BYTES[slot.architecture] else None)
+    fits = found.shared_bytes <= SHARED_BYTES[slot.architecture]
+    # Where Triton cannot lay a tile out it may compile a trap, without a word.
+    return Tried(tiling, found if fits and found.instruction else None)
 
 
 def tune_all(slots: Sequence[Slot], path: Path = TABLE) -> None:

@@ -14,7 +14,7 @@ from benchmarks.kernels.variants import SMALL, slots, start_of
 from graphckpt.kernels.attention.triton.tiles import Slot, Tiling
 
 SLOT = Slot("sm_90", "queries", "half", "plain", 128, 128)
-FITS = Resources(200, 0, 100_000, 24)
+FITS = Resources(200, 0, 100_000, 24, "HGMMA")
 
 
 def test_spilling_more_than_is_recorded_fails_and_as_much_does_not() -> None:
@@ -25,12 +25,13 @@ def test_spilling_more_than_is_recorded_fails_and_as_much_does_not() -> None:
     assert Found(SLOT, FITS, spills).changes == ["spilled_bytes 48 -> 0"]
 
 
-def test_shared_memory_and_matrix_instructions_fail_whatever_was_recorded() -> None:
-    worse = FITS._replace(shared_bytes=2**18, matrix=0)
-    assert Found(SLOT, worse, worse).failures == [
-        f"{2**18} bytes of shared memory, {227 * 1024} are there",
-        "no HGMMA",
-    ]
+def test_shared_memory_and_lesser_instructions_fail() -> None:
+    trap = FITS._replace(shared_bytes=2**18, matrix=0, instruction="")
+    too_much = f"{2**18} bytes of shared memory, {227 * 1024} are there"
+    assert Found(SLOT, trap, FITS).failures == [too_much, "no HGMMA, no matrix instruction instead"]
+    older = FITS._replace(instruction="HMMA")
+    assert Found(SLOT, older, FITS).failures == ["no HGMMA, HMMA instead"]
+    assert Found(SLOT, older, older).failures == Found(SLOT, FITS, older).failures == []
     assert Found(SLOT, FITS, None).changes == ["is not recorded"]
 
 
