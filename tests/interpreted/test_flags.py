@@ -30,7 +30,7 @@ def _three(call: Attention) -> tuple[Answer, Answer, Answer]:
 def _check(flags: tuple[str, ...], dtype: torch.dtype, short: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Squared errors of the kernels and of eager. Of all but sinks the former are at most four times the latter: twice in the
     norm."""
-    mine, true, plain = _three(call_of(flags, dtype, 1, SHORT) if short else call_of(flags, dtype))
+    mine, true, plain = _three(call_of(flags, dtype, 1, SHORT) if short else call_of(flags, dtype, 1))
     if dtype == torch.float32:
         assert all(error < FP32_BAR for name, error in errors(mine, true).items() if name != "sinks")
     ours, theirs = squared_errors(mine, true), squared_errors(plain, true)
@@ -46,7 +46,7 @@ def test_every_pair_in_fp32(flags: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("flags", bundles(6), ids="+".join)
 def test_every_pair_in_halves(flags: tuple[str, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several pairs at once; the type that the interpreter has of its own in more tiles and heads."""
+    """Several pairs at once; the type that the interpreter has of its own in more tiles."""
     if dtype == torch.bfloat16:
         patch(monkeypatch)
     _check(flags, dtype, short=dtype == torch.bfloat16)

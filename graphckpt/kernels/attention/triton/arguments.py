@@ -24,12 +24,16 @@ _TILE = 512
 class Strided(NamedTuple):
     """A tensor of four dimensions: (batch, head, row or key, column). ``far``: 1 where a place in a tile may be beyond 32 bits."""
 
-    data: Tensor
+    data: Tensor | None
     batch: int
     head: int
     row: int
     column: int
     far: int | None
+
+
+# A tensor that is not there, told by its data: Triton 3.6 cannot compare a tuple that holds None with None.
+ABSENT = Strided(None, 0, 0, 0, 0, None)
 
 
 class Vectors(NamedTuple):
@@ -57,7 +61,6 @@ class Scores(NamedTuple):
 
     scale: float
     softcap: float | None
-    bias: Strided | None
 
 
 class Dropout(NamedTuple):
@@ -76,6 +79,7 @@ class Call(NamedTuple):
     v: Strided
     masks: Masks
     scores: Scores
+    bias: Strided
     sinks: Tensor | None
     dropout: Dropout | None
     heads: int
@@ -100,13 +104,13 @@ def call_of(call: Attention, empty: Tensor | None) -> Call:
     masks = Masks(
         left, right, call.band.offset, *(None if t is None else _vectors(t) for t in (call.keys, *documents, empty))
     )
-    bias = None if call.bias is None else strided(call.bias)
+    bias = ABSENT if call.bias is None else strided(call.bias)
     dropout = None
     if call.dropout and call.seed is not None:
         dropout = Dropout(call.seed, round((1 - call.dropout) * _DRAWS), 1 / (1 - call.dropout))
     operands = (strided(call.q), strided(call.k), strided(call.v))
-    scores = Scores(call.scale, call.softcap or None, bias)
-    return Call(*operands, masks, scores, call.sinks, dropout, sizes.heads, sizes.group, sizes.rows, sizes.keys)
+    scores = Scores(call.scale, call.softcap or None)
+    return Call(*operands, masks, scores, bias, call.sinks, dropout, sizes.heads, sizes.group, sizes.rows, sizes.keys)
 
 
 def has_masks(call: Attention) -> bool:

@@ -40,7 +40,7 @@ def delta(
     if VALUE_REST:
         mean += tl.sum(mine_rest.to(tl.float32) * grad_rest.to(tl.float32), 1)
     at = index.to(tl.int64) * call.row_count + rows
-    if grad_lse is not None:
+    if grad_lse.data is not None:
         where = grad_lse.data + batch.to(tl.int64) * grad_lse.batch + head.to(tl.int64) * grad_lse.head
         mean -= tl.load(where + rows.to(tl.int64) * grad_lse.row, mask=rows < call.row_count, other=0.0).to(tl.float32)
     tl.store(found + at, mean, mask=rows < call.row_count)

@@ -194,20 +194,20 @@ def power(z, EXACT: tl.constexpr):
 
 
 @triton.jit
-def exponents(products, scores, batch, head, first, first_key, rows, keys, row_count, key_count, EXACT: tl.constexpr):
+def exponents(products, call, batch, head, first, first_key, rows, keys, row_count, key_count, EXACT: tl.constexpr):
     """Exponents (scores with softcap and bias) in units of `unit`, and the derivative of the softcap, 1 without one."""
     slope = 1.0
     factor = unit(EXACT)
-    if scores.softcap is not None:
-        curve = tanh(products * (scores.scale / scores.softcap), EXACT)
+    if call.scores.softcap is not None:
+        curve = tanh(products * (call.scores.scale / call.scores.softcap), EXACT)
         slope = 1.0 - curve * curve
-        z = curve * (scores.softcap * factor)
+        z = curve * (call.scores.softcap * factor)
     else:
-        z = products * (scores.scale * factor)
-    if scores.bias is not None:
-        at = place(scores.bias, batch, head, first, 0) + tl.cast(first_key, tl.int64) * scores.bias.column
-        at = at + within_tile(rows - first, scores.bias) * scores.bias.row
-        at = at + within_tile(keys - first_key, scores.bias) * scores.bias.column
+        z = products * (call.scores.scale * factor)
+    if call.bias.data is not None:
+        at = place(call.bias, batch, head, first, 0) + tl.cast(first_key, tl.int64) * call.bias.column
+        at = at + within_tile(rows - first, call.bias) * call.bias.row
+        at = at + within_tile(keys - first_key, call.bias) * call.bias.column
         bias = tl.load(at, mask=(rows < row_count) & (keys < key_count), other=0.0)
         z += bias.to(tl.float32) * factor
     return z, slope

@@ -161,7 +161,7 @@ def _walk(
         z = product(q, q_rest, k, k_rest, REST, PRECISION)
         z, _ = exponents(
             z,
-            call.scores,
+            call,
             batch,
             head,
             first,
@@ -177,7 +177,7 @@ def _walk(
             z = tl.where(allowed, 0.0 if MODE == SPREAD else z, float("-inf"))
         larger = tl.maximum(largest, tl.max(z, 1))
         known = larger
-        if MODE != FREE or call.scores.bias is not None:
+        if MODE != FREE or call.bias.data is not None:
             known = tl.where(larger == float("-inf"), 0.0, larger)
         weights = power(z - known[:, None], EXACT)
         shrunk = power(largest - known, EXACT)

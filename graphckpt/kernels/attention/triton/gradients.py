@@ -50,7 +50,7 @@ def of_tile(
     else:
         rows2, keys2, known, mean = rows[:, None], keys[None, :], known[:, None], mean[:, None]
     z, slope = exponents(
-        products, call.scores, batch, head, first, first_key, rows2, keys2, call.row_count, call.key_count, EXACT
+        products, call, batch, head, first, first_key, rows2, keys2, call.row_count, call.key_count, EXACT
     )
     if MODE == SPREAD:
         z = tl.zeros_like(products)

@@ -147,7 +147,7 @@ def _means(call: Attention, given: arguments.Call, known: Known, starter: Starte
     mean = call.q.new_empty(sizes.batch, sizes.heads, sizes.rows, dtype=torch.float32)
     sinks = None if call.sinks is None else call.q.new_empty(sizes.batch, sizes.heads, tiles, dtype=torch.float32)
     # A row of a head is a vector: as a tensor of four dimensions its last is one long.
-    of_lse = None if known.grad_lse is None else arguments.strided(known.grad_lse[..., None])
+    of_lse = arguments.ABSENT if known.grad_lse is None else arguments.strided(known.grad_lse[..., None])
     wide = parts_of(sizes.value_width)
     named = {
         "call": given,

@@ -46,7 +46,7 @@ def test_what_a_call_does_not_have_is_none() -> None:
     plain = call_of(cases.call_of(()), None)
     assert plain.masks[:2] == (None, None)
     assert plain.masks[3:] == (None,) * 4
-    assert (plain.scores.softcap, plain.scores.bias, plain.sinks, plain.dropout) == (None,) * 4
+    assert (plain.scores.softcap, plain.bias.data, plain.sinks, plain.dropout) == (None,) * 4
     given = call_of(cases.call_of(("dropout", "softcap")), None)
     assert given.dropout is not None
     assert (given.dropout.threshold, given.dropout.inverse, given.scores.softcap) == (49152, 1 / 0.75, 3.0)
