@@ -101,7 +101,7 @@ def test_seconds_are_measured_at_one_commit(tmp_path: Path) -> None:
     append_row(out, record("compile", commit="old"))
     runner = Runner()
     run_suite(compile_time, Scope((Family.GPT2,), ("eager",)), out, "abc", runner, host_of=here)
-    assert runner.ways == ["compile", "ours", "ours:policy=smallest"]
+    assert runner.ways == ["compile", "ours", "ours:policy=smallest", "ours:attention=auto,policy=smallest"]
 
 
 def test_a_suite_is_asked_again_after_each_row(tmp_path: Path) -> None:
