@@ -39,11 +39,12 @@ def render_models(rows: Sequence[RowRecord]) -> str:
 
 
 def render_spots(rows: Sequence[RowRecord]) -> str:
-    """Some sentences on the random rows of the newest commit that has any; empty where there are none."""
-    drawn = [row for row in rows if row.key.measurement is Measurement.SPOT]
-    if not drawn:
+    """Some sentences on the random rows, the newest of each model and budget; empty where there are none."""
+    newest = {(row.key.config, row.key.way): row for row in rows if row.key.measurement is Measurement.SPOT}
+    if not newest:
         return ""
-    drawn = [row for row in drawn if row.key.commit == drawn[-1].key.commit]
+    drawn = list(newest.values())
+    commits = ", ".join(dict.fromkeys(row.key.short_commit for row in drawn))
     spots = [(row.spot, parse_config(row.key.config).dtype) for row in drawn if row.spot is not None]
     refused = sum(row.status is Status.REFUSED for row in drawn)
     over = sum(spot.over_bytes > 0 for spot, _ in spots)
@@ -52,7 +53,7 @@ def render_spots(rows: Sequence[RowRecord]) -> str:
     gradients = ", ".join(f"{NOTHING if ratio is None else f'{ratio:.0e}'} in {dtype}" for dtype, ratio in worst.items())
     return (
         f"{len(drawn)} random models and budgets ({sum(spot.plan != STOCK for spot, _ in spots)} with a plan of ours, at "
-        f"{drawn[-1].key.short_commit}): {sum(not problems(row, rows) for row in drawn)} count; {over} over budget, "
+        f"{commits}): {sum(not problems(row, rows) for row in drawn)} count; {over} over budget, "
         f"{refused} refused, {len(drawn) - len(spots) - refused} failed otherwise. Prediction off by at most {off_bytes} bytes; "
         f"gradients off by at most {gradients}."
     )
