@@ -121,8 +121,10 @@ def test_random_rows_in_words_and_in_a_table() -> None:
     assert "5 random models and budgets (3 with a plan of ours, at abc): 2 count; 1 over budget, 1 refused, 1 failed" in text
     assert "off by at most 10000005 bytes; gradients off by at most 1e-08 in fp32, 2e-16 in fp64" in text
     assert render_spots([record("compile")]) == ""
-    newer = replace(spot(plan="stock"), key=replace(spot().key, commit="def"))
-    assert render_spots([*rows, newer]).startswith("1 random models and budgets (0 with a plan of ours, at def): 1 count; 0 over")
+    newer = replace(spot("bert"), key=replace(spot("bert").key, commit="def"))
+    again = render_spots([*rows, newer])
+    # The same model and budget, measured anew.
+    assert "5 random models and budgets (3 with a plan of ours, at abc, def): 3 count; 0 over budget, 1 refused, 1 failed" in again
     assert "layers=3" not in render_models([record("compile"), *rows])
     table = render(rows).splitlines()
     assert [line.split("|")[-2].strip() for line in table[2:5]] == ["counts", "over budget by 0.000 MB", "counts"]
