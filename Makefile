@@ -17,7 +17,7 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest
-	$(MAKE) test-interpreted test-compiled
+	$(MAKE) -j 2 test-interpreted test-compiled
 
 # Whether a kernel is interpreted is decided when it is imported: a process for each.
 test-interpreted: $(STAMP)
