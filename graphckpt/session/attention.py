@@ -11,7 +11,7 @@ from graphckpt.compat.regions import inline_regions
 from graphckpt.config import Options
 from graphckpt.errors import AttentionError
 from graphckpt.rewrite.attention.replace import attentions_of, replace_attentions
-from graphckpt.session.pipeline import replans_regions
+from graphckpt.session.pipeline import regions_note, replans_regions
 
 # Devices that the operator's tests have been run on. Elsewhere it is for who asks.
 _TRIED_ON = frozenset({"cpu"})
@@ -37,7 +37,7 @@ def fuse_attentions(module: fx.GraphModule, inputs: Sequence[object], options: O
     if replaced.kept and options.attention == "fused":
         name, reason = replaced.kept[0]
         raise AttentionError(name, 'a form that can be fused, for attention="fused" (or attention="auto")', reason)
-    notes = ["regions of torch.utils.checkpoint are planned anew"] if regions else []
+    notes = [regions_note(options)] if regions else []
     count = replaced.fused + len(replaced.kept)
     if count:
         notes += [f"{replaced.fused} of {count} attentions are fused", *replaced.notes]

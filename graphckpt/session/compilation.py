@@ -32,7 +32,7 @@ from graphckpt.session.dump import dump_graph, dump_planned
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
 from graphckpt.session.looks import Lowerer
-from graphckpt.session.pipeline import JointGraph, Planned, is_limited, plan_joint, replans_regions, stock_only
+from graphckpt.session.pipeline import JointGraph, Planned, is_limited, plan_joint, regions_note, stock_only
 from graphckpt.session.verify import Verified
 from graphckpt.units import format_bytes
 
@@ -193,8 +193,7 @@ class Compilation:
             notes.append("Inductor's own cut reads a buffer after it was written over; what it held before is saved instead")
         notes.extend(self.attention_notes)
         if has_regions:
-            done = "planned anew" if replans_regions(self.options) else "honoured"
-            notes.append(f"regions of torch.utils.checkpoint are {done}")
+            notes.append(regions_note(self.options))
         return tuple(notes)
 
     def _device(self) -> torch.device:

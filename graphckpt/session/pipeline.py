@@ -182,6 +182,11 @@ def replans_regions(options: Options) -> bool:
     return is_limited(options) and options.checkpoints == "replan"
 
 
+def regions_note(options: Options) -> str:
+    """What a record says of a graph with checkpoint regions."""
+    return f"regions of torch.utils.checkpoint are {'planned anew' if replans_regions(options) else 'honoured'}"
+
+
 def is_limited(options: Options) -> bool:
     """Whether a budget or a policy was asked for; otherwise the graph is Inductor's own."""
     return is_budgeted(options) or options.policy is not None

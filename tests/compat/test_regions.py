@@ -5,25 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, fx
 from torch.utils.checkpoint import checkpoint
 
 from graphckpt.compat.regions import inline_regions
-
-
-def graph_of(way: Callable[..., Tensor], *tensors: Tensor) -> fx.GraphModule:
-    seen: list[fx.GraphModule] = []
-
-    def backend(module: fx.GraphModule, inputs: object) -> fx.GraphModule:
-        seen.append(module)
-        return module
-
-    torch._dynamo.reset()
-    torch.compile(way, backend=backend, fullgraph=True)(*tensors)
-    return seen[0]
+from tests.dynamo import captured
 
 
 def regions(module: fx.GraphModule) -> list[fx.Node]:
@@ -46,7 +33,7 @@ def nested(x: Tensor, w: Tensor) -> Tensor:
 
 def test_regions_within_regions_are_put_back() -> None:
     x, w = torch.randn(3, 4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64).requires_grad_()
-    module = graph_of(nested, x, w)
+    module = captured(nested, x, w).module
     assert len(regions(module)) == 2
     assert inline_regions(module) == 4
     assert not regions(module)
@@ -60,7 +47,7 @@ def test_regions_within_regions_are_put_back() -> None:
 
 
 def test_a_graph_without_regions_is_left_as_it_is() -> None:
-    module = graph_of(lambda x: torch.tanh(x).sum(), torch.randn(3, requires_grad=True))
+    module = captured(lambda x: torch.tanh(x).sum(), torch.randn(3, requires_grad=True)).module
     before = module.code
     assert inline_regions(module) == 0
     assert module.code == before
@@ -68,7 +55,7 @@ def test_a_graph_without_regions_is_left_as_it_is() -> None:
 
 def test_options_that_are_not_known_leave_a_region_alone() -> None:
     x, w = torch.randn(3, 4), torch.randn(4, 4).requires_grad_()
-    module = graph_of(lambda x, w: checkpoint(outer, x, w, use_reentrant=False).sum(), x, w)
+    module = captured(lambda x, w: checkpoint(outer, x, w, use_reentrant=False).sum(), x, w).module
     (call,) = regions(module)
     call.kwargs = {**call.kwargs, "of_tomorrow": True}
     assert inline_regions(module) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -14,21 +13,13 @@ import graphckpt
 from graphckpt.config import Options
 from graphckpt.errors import AttentionError
 from graphckpt.session.attention import fuse_attentions
+from tests.dynamo import Captured, captured
 from tests.rewrite.attention import variants
 from tests.rewrite.attention.variants import tensors_for
 
 
-def graph_of(way: variants.Way, *, trains: bool = True) -> tuple[fx.GraphModule, Sequence[Tensor]]:
-    seen: list[tuple[fx.GraphModule, Sequence[Tensor]]] = []
-
-    def backend(module: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
-        seen.append((module, list(inputs)))
-        return module
-
-    tensors = {name: tensor if trains else tensor.detach() for name, tensor in tensors_for(way).items()}
-    torch._dynamo.reset()
-    torch.compile(way, backend=backend, fullgraph=True)(**tensors)
-    return seen[0]
+def graph_of(way: variants.Way, *, trains: bool = True) -> Captured:
+    return captured(way, **{name: tensor if trains else tensor.detach() for name, tensor in tensors_for(way).items()})
 
 
 def test_what_is_fused_is_said() -> None:

@@ -144,6 +144,11 @@ def value(node: object) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
+def values_of(arguments: Any) -> Any:
+    """Arguments of a call, with what nodes make in their place."""
+    return fx.map_arg(arguments, lambda node: node.meta["example_value"])
+
+
 def has_sizes(node: object) -> bool:
     """Whether a node makes a tensor whose sizes depend on no data."""
     found = value(node)

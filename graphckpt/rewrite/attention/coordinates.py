@@ -21,7 +21,8 @@ from graphckpt.rewrite.attention.calls import (
 )
 
 COORDINATES = "bhij"
-INTEGERS = (torch.bool, torch.int8, torch.int16, torch.int32, torch.int64)
+# Each one holds all values of those before it.
+WIDENING = (torch.bool, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class NotProven(Exception):
@@ -102,7 +103,7 @@ def source_of(at: At, *, asks_truth: bool = False) -> At | None:
 def _keeps_values(source: fx.Node, cast: fx.Node, asks_truth: bool) -> bool:
     """Whether a cast is none, widens integers, or asks for truth where that is all that counts."""
     before, after = (found.dtype for found in (value(source), value(cast)) if found is not None)
-    widens = before in INTEGERS and after in INTEGERS and INTEGERS.index(before) <= INTEGERS.index(after)
+    widens = before in WIDENING and after in WIDENING and WIDENING.index(before) <= WIDENING.index(after)
     return before == after or (asks_truth and after == torch.bool) or widens
 
 

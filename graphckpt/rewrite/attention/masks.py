@@ -19,7 +19,7 @@ from torch import fx
 
 from graphckpt.rewrite.attention.calls import CASTS, FullSizes, argument, name_of, number, shape, value
 from graphckpt.rewrite.attention.constants import computed, is_constant
-from graphckpt.rewrite.attention.coordinates import INTEGERS, At, NotProven, side_of, source_of
+from graphckpt.rewrite.attention.coordinates import WIDENING, At, NotProven, side_of, source_of
 from graphckpt.rewrite.attention.positions import position_of, run_source, same_everywhere
 from graphckpt.rewrite.attention.ranges import Linear, gathered, linear, range_of
 
@@ -104,7 +104,7 @@ def _factors(at: At) -> tuple[At, At] | None:
     if not isinstance(product, fx.Node) or name_of(product) != "mul" or not all(isinstance(side, fx.Node) for side in product.args):
         return None
     left, right = (side_of(side, at.axes) for side in product.args)
-    integers = all(value(side.node).dtype in INTEGERS for side in (left, right))  # type: ignore[union-attr]
+    integers = all(value(side.node).dtype in WIDENING for side in (left, right))  # type: ignore[union-attr]
     return (left, right) if integers and _is_bool(at.node) else None
 
 
@@ -140,7 +140,7 @@ def _compares(at: At, relation: str, proven: Proven) -> bool:
     ids = [gathered(side_of(side, at.axes), proven.sizes) for side in (left, right)]
     if ids[0].depends_on <= {"b", "j"} and ids[1].depends_on <= {"b", "i"}:
         ids.reverse()
-    if not all(value(side.node).dtype in INTEGERS for side in ids):  # type: ignore[union-attr]
+    if not all(value(side.node).dtype in WIDENING for side in ids):  # type: ignore[union-attr]
         return False
     if not (ids[0].depends_on <= {"b", "i"} and ids[1].depends_on <= {"b", "j"} and ids[0].is_ordered and ids[1].is_ordered):
         return False

@@ -58,15 +58,13 @@ def position_of(given: object, axes: tuple[str, ...], full: FullSizes) -> Positi
 def run_source(runs: fx.Node) -> fx.Node | None:
     """The positions that these are the runs of; None where they are something else."""
     starts = argument(runs, 0) if name_of(runs) == "cumsum" else None
-    steps = argument(starts, 0) if isinstance(starts, fx.Node) and name_of(starts) == "ne" else None
-    if not isinstance(steps, fx.Node) or name_of(steps) != "diff" or number(argument(starts, 1, "other")) != 1:  # type: ignore[arg-type]
+    steps = _steps(argument(starts, 0)) if isinstance(starts, fx.Node) and name_of(starts) == "ne" else None
+    if steps is None or number(argument(starts, 1, "other")) != 1:  # type: ignore[arg-type]
         return None
-    source, rank = argument(steps, 0), len(shape(steps))
-    along_last = argument(steps, 2, "dim", -1) in (-1, rank - 1) and argument(runs, 1, "dim") in (-1, rank - 1)
-    of_neighbours = argument(steps, 1, "n", 1) == 1 and argument(steps, 4, "append") is None
-    if not along_last or not of_neighbours or _minus(argument(steps, 3, "prepend"), source) != -1:
+    rank = len(shape(steps.source))
+    if argument(runs, 1, "dim") not in (-1, rank - 1) or _minus(steps.before, steps.source) != -1:
         return None
-    return gathered(side_of(source, ("b", "j")[-rank:]), _NO_SCORES).node if rank in (1, 2) else None
+    return gathered(side_of(steps.source, ("b", "j")[-rank:]), _NO_SCORES).node
 
 
 def same_everywhere(node: object) -> float | None:
@@ -80,7 +78,7 @@ def same_everywhere(node: object) -> float | None:
     if number(node) is not None:
         return number(node)
     if name == "diff":
-        return _step_of(node)
+        return _step_of(_steps(node))
     if name in ("eq", "ne"):
         sides = [same_everywhere(side) for side in node.args]
         return None if None in sides or len(sides) != 2 else float((sides[0] == sides[1]) == (name == "eq"))
@@ -89,18 +87,35 @@ def same_everywhere(node: object) -> float | None:
     return None
 
 
-def _step_of(diff: fx.Node) -> float | None:
-    """What neighbours differ by along the last dimension, the first of them from what is put before it."""
-    source, times, dim = argument(diff, 0), argument(diff, 1, "n", 1), argument(diff, 2, "dim", -1)
-    before = argument(diff, 3, "prepend")
-    rank = len(shape(source))
-    if times != 1 or dim not in (-1, rank - 1) or rank not in (1, 2) or argument(diff, 4, "append") is not None:
+class _Steps(NamedTuple):
+    """From neighbour to neighbour of ``source`` along its last dimension, the first one from ``before``, if that is there."""
+
+    source: fx.Node
+    before: object
+
+
+def _steps(diff: object) -> _Steps | None:
+    """What a difference is of, one or two dimensions; None where it is another one."""
+    if not isinstance(diff, fx.Node) or name_of(diff) != "diff":
         return None
-    axes = tuple("" if size == 1 else axis for size, axis in zip(shape(source), "bj"[-rank:], strict=True))
-    form = linear(source, axes, _NO_SCORES)
-    if form is None or before is None:
+    source = argument(diff, 0)
+    rank = len(shape(source))
+    of_neighbours = argument(diff, 1, "n", 1) == 1 and argument(diff, 4, "append") is None
+    if not of_neighbours or rank not in (1, 2) or argument(diff, 2, "dim", -1) not in (-1, rank - 1):
+        return None
+    return _Steps(source, argument(diff, 3, "prepend"))
+
+
+def _step_of(steps: _Steps | None) -> float | None:
+    """The number that all steps are, if they are of a range."""
+    if steps is None:
+        return None
+    sizes = shape(steps.source)
+    axes = tuple("" if size == 1 else axis for size, axis in zip(sizes, "bj"[-len(sizes) :], strict=True))
+    form = linear(steps.source, axes, _NO_SCORES)
+    if form is None or steps.before is None:
         return None if form is None else float(form.j)
-    first = _minus(before, source)
+    first = _minus(steps.before, steps.source)
     return float(form.j) if first is not None and -first == form.j else None
 
 

@@ -76,7 +76,7 @@ def replace_attentions(module: fx.GraphModule, choose: Callable[[Attention], str
         try:
             if transformed:
                 raise NoMatch("it is inside of a function transform, such as vmap")
-            if is_sdpa(attention) and not takes_math_path(attention):
+            if not _writes_weights(attention):
                 continue
             replacer.replace(attention)
             fused += 1
@@ -86,7 +86,8 @@ def replace_attentions(module: fx.GraphModule, choose: Callable[[Attention], str
         module.graph.lint()
         module.recompile()
     bodies = [(name, part) for name, part in module.named_modules() if isinstance(part, fx.GraphModule) and part is not module]
-    kept += [(f"{name}.{node.name}", _IN_A_BODY) for name, body in bodies for node in attentions_of(body.graph) if _is_ours(node)]
+    inside = [(name, node) for name, body in bodies for node in attentions_of(body.graph)]
+    kept += [(f"{name}.{node.name}", _IN_A_BODY) for name, node in inside if _may_write_weights(node)]
     return Replaced(fused, tuple(kept), tuple(dict.fromkeys(replacer.masks.notes)))
 
 
@@ -95,10 +96,14 @@ def attentions_of(graph: fx.Graph) -> list[fx.Node]:
     return [node for node in graph.nodes if is_attention(node) or is_sdpa(node)]
 
 
-def _is_ours(attention: fx.Node) -> bool:
-    """Whether it is written out, or would be by torch as far as that can be asked."""
+def _writes_weights(attention: fx.Node) -> bool:
+    """Whether it is written out, or would be by torch. Raises `NoMatch` where torch cannot be asked."""
+    return not is_sdpa(attention) or takes_math_path(attention)
+
+
+def _may_write_weights(attention: fx.Node) -> bool:
     try:
-        return not is_sdpa(attention) or takes_math_path(attention)
+        return _writes_weights(attention)
     except NoMatch:
         return True
 

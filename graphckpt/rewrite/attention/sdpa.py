@@ -15,7 +15,7 @@ from torch import fx
 from torch.nn.functional import scaled_dot_product_attention
 
 from graphckpt.compat.dispatch import operators_of
-from graphckpt.rewrite.attention.calls import argument, has_sizes, is_written, name_of, number, shape, value
+from graphckpt.rewrite.attention.calls import argument, has_sizes, is_written, name_of, number, shape, value, values_of
 from graphckpt.rewrite.attention.match import Condition, Match, NoMatch, Term
 from graphckpt.rewrite.attention.products import Operand
 
@@ -39,15 +39,11 @@ def takes_math_path(node: fx.Node) -> bool:
         with ExitStack() as stack:
             for settings in _autocasts_at(node):
                 stack.enter_context(torch.autocast(*settings))
-            made_of = operators_of(cast(Callable[..., object], node.target), _values(node.args), _values(node.kwargs))
+            made_of = operators_of(cast(Callable[..., object], node.target), values_of(node.args), values_of(node.kwargs))
     # Whatever a strange graph does to fake tensors here is a reason to leave it as it is.
     except Exception as reason:
         raise NoMatch(f"torch cannot be asked whether it fuses it: {' '.join(str(reason).split())}") from reason
     return not _SOFTMAXES.isdisjoint(made_of)
-
-
-def _values(arguments: Any) -> Any:
-    return fx.map_arg(arguments, lambda source: source.meta["example_value"])
 
 
 def _autocasts_at(node: fx.Node) -> list[tuple[Any, ...]]:

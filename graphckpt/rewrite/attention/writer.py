@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphckpt.rewrite.attention.calls import Size, is_written, size_of, value
+from graphckpt.rewrite.attention.calls import Size, is_written, size_of, value, values_of
 from graphckpt.rewrite.attention.match import NoMatch
 
 _NO_INPUT = "a size is no number and no input of the graph"
@@ -71,20 +71,15 @@ class GraphWriter:
     def call(self, function: Callable[..., object], *arguments: Any) -> fx.Node:
         """A call of a function of nodes and constants."""
         node = self.graph.call_function(function, arguments)
-        node.meta["example_value"] = function(*_values(arguments))
+        node.meta["example_value"] = function(*values_of(arguments))
         return node
 
     def method(self, method: str, *arguments: Any, **options: Any) -> fx.Node:
         """A call of a method of the first argument."""
         node = self.graph.call_method(method, arguments, options)
-        first, *rest = _values(arguments)
+        first, *rest = values_of(arguments)
         node.meta["example_value"] = getattr(first, method)(*rest, **options)
         return node
-
-
-def _values(arguments: Any) -> Any:
-    """Arguments of a call with fake tensors in the place of nodes."""
-    return fx.map_arg(arguments, lambda node: node.meta["example_value"])
 
 
 def fake(node: fx.Node) -> torch.Tensor:

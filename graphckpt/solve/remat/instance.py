@@ -7,6 +7,7 @@ numbered in a topological order; `topological_order` gives one, the numbers them
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +38,10 @@ class Instance:
     def total_cost(self) -> int:
         """The cost of computing each node once: no schedule costs less."""
         return sum(self.cost)
+
+    def cost_of(self, schedule: Sequence[int]) -> int:
+        """The cost of its steps."""
+        return sum(self.cost[node] for node in schedule)
 
     @cached_property
     def readers(self) -> tuple[tuple[int, ...], ...]:

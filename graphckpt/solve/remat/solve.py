@@ -212,7 +212,7 @@ def _search(
             ended.append(True)
         founds += [future.result() for future in futures]
     fitting = [found.schedule for found in founds if found.fits]
-    return min(fitting, key=lambda schedule: sum(instance.cost[node] for node in schedule), default=None)
+    return min(fitting, key=instance.cost_of, default=None)
 
 
 def _bound_of(instance: Instance, order: Order, proof: Proof) -> Bound:
@@ -241,12 +241,12 @@ def _stronger(old: Bound, new: Bound) -> Bound:
 
 
 def _cost(instance: Instance, schedule: Schedule) -> int | None:
-    return None if schedule is None else sum(instance.cost[node] for node in schedule)
+    return None if schedule is None else instance.cost_of(schedule)
 
 
 def _cheaper(instance: Instance, budget_bytes: int, best: Schedule, other: Schedule) -> Schedule:
     if other is None or replay(instance, other).peak_bytes > budget_bytes:
         return best
-    if best is None or sum(instance.cost[node] for node in other) < sum(instance.cost[node] for node in best):
+    if best is None or instance.cost_of(other) < instance.cost_of(best):
         return other
     return best

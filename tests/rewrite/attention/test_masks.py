@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from graphckpt.rewrite.attention.coordinates import At, NotProven, axes_of
 from graphckpt.rewrite.attention.masks import Proven, read_mask
+from tests.dynamo import captured
 
 FULL = (2, 3, 7, 9)
 BATCH, _, ROWS, KEYS = FULL
@@ -26,15 +27,7 @@ def proven(
     condition: Condition, is_true: bool = True, sizes: tuple[int, int, int, int] = FULL, **tensors: Tensor
 ) -> Proven:
     """What is proven of a condition that broadcasts to scores of these sizes."""
-    graphs: list[fx.GraphModule] = []
-
-    def backend(module: fx.GraphModule, inputs: object) -> fx.GraphModule:
-        graphs.append(module)
-        return module
-
-    torch._dynamo.reset()
-    torch.compile(condition, backend=backend, fullgraph=True)(**tensors)
-    (result,) = graphs[0].graph.find_nodes(op="output")[0].args[0]
+    result = captured(condition, **tensors).result
     found = Proven(sizes)
     read_mask(At(result, axes_of(result, sizes)), is_true, found)
     return found

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from graphckpt.rewrite.attention.coordinates import NotProven
 from graphckpt.rewrite.attention.positions import run_source, same_everywhere
+from tests.dynamo import captured
 from tests.rewrite.attention.test_masks import proven
-from tests.rewrite.attention.test_ranges import BATCH, LENGTH, last_node
+from tests.rewrite.attention.test_ranges import BATCH, LENGTH
 
 
 def positions() -> Tensor:
@@ -40,15 +41,15 @@ def steps(first: int = 0, less: int = 1) -> Tensor:
     ],
 )
 def test_what_is_the_same_everywhere(make: Callable[[], Tensor], number: float | None) -> None:
-    assert same_everywhere(last_node(make)) == number
+    assert same_everywhere(captured(make).result) == number
     if number is not None:
         assert (make() == number).all()
 
 
 def test_what_comes_in_is_not_known() -> None:
     given = torch.zeros(BATCH, LENGTH, dtype=torch.long)
-    assert same_everywhere(last_node(lambda x: x.cumsum(-1), given)) is None
-    assert same_everywhere(last_node(lambda x: torch.diff(x), given)) is None
+    assert same_everywhere(captured(lambda x: x.cumsum(-1), given).result) is None
+    assert same_everywhere(captured(lambda x: torch.diff(x), given).result) is None
 
 
 def runs_of(given: Tensor, less: int = 1, step: int = 1) -> Tensor:
@@ -57,7 +58,7 @@ def runs_of(given: Tensor, less: int = 1, step: int = 1) -> Tensor:
 
 def test_runs_are_told_from_what_only_looks_like_them() -> None:
     given = torch.zeros(BATCH, LENGTH, dtype=torch.long)
-    assert run_source(last_node(runs_of, given)).op == "placeholder"  # type: ignore[union-attr]
+    assert run_source(captured(runs_of, given).result).op == "placeholder"  # type: ignore[union-attr]
     for strange in (
         lambda x: runs_of(x, less=2),
         lambda x: runs_of(x, step=2),
@@ -66,7 +67,7 @@ def test_runs_are_told_from_what_only_looks_like_them() -> None:
         lambda x: (torch.diff(x, prepend=x[:, :1] - 1, dim=-1) == 1).cumsum(-1),
         lambda x: x.cumsum(-1),
     ):
-        assert run_source(last_node(strange, given)) is None
+        assert run_source(captured(strange, given).result) is None
 
 
 def seen(x: Tensor, runs: Tensor, *, within: bool = True) -> Tensor:

@@ -6,26 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from graphckpt.rewrite.attention.ranges import Linear, linear, range_of
+from tests.dynamo import captured
 
 BATCH, LENGTH = 2, 7
 FULL = (BATCH, 3, 5, LENGTH)
-
-
-def last_node(make: Callable[..., Tensor], *tensors: Tensor) -> fx.Node:
-    graphs: list[fx.GraphModule] = []
-
-    def backend(module: fx.GraphModule, inputs: object) -> fx.GraphModule:
-        graphs.append(module)
-        return module
-
-    torch._dynamo.reset()
-    torch.compile(make, backend=backend, fullgraph=True)(*tensors)
-    (node,) = graphs[0].graph.find_nodes(op="output")[0].args[0]
-    assert isinstance(node, fx.Node)
-    return node
 
 
 @pytest.mark.parametrize(
@@ -42,7 +29,7 @@ def last_node(make: Callable[..., Tensor], *tensors: Tensor) -> fx.Node:
     ],
 )
 def test_sums_of_coordinates(make: Callable[[], Tensor], form: Linear | None) -> None:
-    node = last_node(make)
+    node = captured(make).result
     axes = ("i", "j")[-make().dim() :]
     assert linear(node, axes, FULL) == form
     if form is not None:
