@@ -94,6 +94,7 @@ GRAPHCKPT_API int32_t graphckpt_min_cut(int32_t node_count, int64_t edge_count, 
                                         int64_t* value);
 
 // A rematerialization problem; graphckpt/solve/remat/ says what peak and cost are. Inputs are in range and the graph has no cycle.
+// The last three are for searches alone: the proof takes no notice of them.
 typedef struct {
   int32_t node_count;
   const int64_t* cost;             // [node_count], 0 or more
@@ -101,6 +102,9 @@ typedef struct {
   const uint8_t* once;             // [node_count], 1: may not be computed again
   const int64_t* input_offsets;    // [node_count + 1]
   const int32_t* inputs;
+  const int64_t* scratch_bytes;    // [node_count], taken beside everything else while the node is computed
+  const uint8_t* writes_over;      // [node_count], 1: writes over an input of its size that it is the last to read
+  const uint8_t* shared;           // [node_count], 1: is written over by none
 } graphckpt_remat_instance;
 
 enum graphckpt_remat_goal { GRAPHCKPT_REMAT_CHEAPEST = 0, GRAPHCKPT_REMAT_SMALLEST = 1 };

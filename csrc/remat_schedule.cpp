@@ -20,6 +20,7 @@ Schedule::Schedule(const Instance& instance, int32_t capacity, double budget)
       line_(capacity, budget),
       node_(capacity + 1, -1),
       ending_(capacity + 1, 0.0),
+      writable_(capacity + 1, 0),
       events_(instance.count()),
       copies_(instance.count(), 0),
       steps_(capacity),
@@ -33,8 +34,8 @@ int32_t Schedule::put(int32_t node, int32_t place) {
   free_.pop_back();
   node_[step] = node;
   ending_[step] = 0;
-  // What is live between two steps is what is live at the first, less what ends there.
-  line_.insert_after(place, step, place == line_.end() ? 0 : line_.live(place) - ending_[place]);
+  writable_[step] = 0;
+  line_.insert_after(place, step, instance_.scratch[node] + (place == line_.end() ? 0 : live_behind(place)));
   put_copy(node, step);
   for (const int32_t* input = instance_.inputs.begin(node); input != instance_.inputs.end(node); ++input) {
     put_read(*input, step);
@@ -121,6 +122,28 @@ void Schedule::add_between(int32_t after, int32_t before, double bytes) {
   if (from != before) line_.add(from, line_.previous(before), bytes);
 }
 
+bool Schedule::may_write_over(int32_t reader, int32_t node) const {
+  return instance_.writes_over[reader] && reader != node && !instance_.shared[node] && instance_.size[node] == instance_.size[reader];
+}
+
+// So many copies of the node's value more end at this step, or fewer.
+void Schedule::end_at(int32_t node, int32_t step, int32_t copies) {
+  ending_[step] += copies * instance_.size[node];
+  const int32_t reader = node_[step];
+  if (!may_write_over(reader, node)) return;
+  const bool did = writable_[step] > 0;
+  writable_[step] += copies;
+  const bool does = writable_[step] > 0;
+  if (did != does) line_.add(step, step, does ? -instance_.size[reader] : instance_.size[reader]);
+}
+
+// What is live between a step and the next one: what is live at the step, less its scratch space and what ends there.
+double Schedule::live_behind(int32_t step) const {
+  const int32_t node = node_[step];
+  const double written_over = writable_[step] > 0 ? instance_.size[node] : 0;
+  return line_.live(step) - instance_.scratch[node] + written_over - ending_[step];
+}
+
 void Schedule::put_copy(int32_t node, int32_t step) {
   std::vector<int32_t>& events = events_[node];
   const int32_t index = upper(node, step);
@@ -130,11 +153,11 @@ void Schedule::put_copy(int32_t node, int32_t step) {
   const int32_t last = last_read(node, index);
   if (!takes_over || last == step) {
     line_.add(step, last, bytes);
-    ending_[last] += bytes;
+    end_at(node, last, 1);
   } else {
     // What the copy before it kept for these readers lives here from now on: it ends with the reader before.
     add_between(events[index - 1], step, -bytes);
-    ending_[events[index - 1]] += bytes;
+    end_at(node, events[index - 1], 1);
   }
 }
 
@@ -145,10 +168,10 @@ void Schedule::take_copy(int32_t node, int32_t step) {
   const int32_t last = last_read(node, index);
   if (last == step || !has_copy_before(node, index)) {
     line_.add(step, last, -bytes);
-    ending_[last] -= bytes;
+    end_at(node, last, -1);
   } else {
     add_between(events[index - 1], step, bytes);
-    ending_[events[index - 1]] -= bytes;
+    end_at(node, events[index - 1], -1);
   }
   events.erase(events.begin() + index);
 }
@@ -160,8 +183,8 @@ void Schedule::put_read(int32_t node, int32_t step) {
   if (is_last && has_copy_before(node, index)) {
     const double bytes = instance_.size[node];
     line_.add(line_.next(events[index - 1]), step, bytes);
-    ending_[events[index - 1]] -= bytes;
-    ending_[step] += bytes;
+    end_at(node, events[index - 1], -1);
+    end_at(node, step, 1);
   }
   events.insert(events.begin() + index, step);
 }
@@ -173,8 +196,8 @@ void Schedule::take_read(int32_t node, int32_t step) {
   if (is_last && has_copy_before(node, index)) {
     const double bytes = instance_.size[node];
     line_.add(line_.next(events[index - 1]), step, -bytes);
-    ending_[events[index - 1]] += bytes;
-    ending_[step] -= bytes;
+    end_at(node, events[index - 1], 1);
+    end_at(node, step, -1);
   }
   events.erase(events.begin() + index);
 }

@@ -3,6 +3,7 @@
 // A copy of a value lives from its step to the last step that reads it before the value is computed again. Each node keeps its
 // events in order: the steps that compute it and the steps that read it. Putting a step into the schedule or taking one out
 // changes one event of its own node and one of each input, and with each at most one stretch of the timeline.
+// A step that writes over an input adds nothing to what is live; scratch space is live at its own step alone.
 #ifndef GRAPHCKPT_REMAT_SCHEDULE_H
 #define GRAPHCKPT_REMAT_SCHEDULE_H
 
@@ -19,12 +20,18 @@ struct Instance {
   std::vector<double> size;
   std::vector<uint8_t> once;
   Rows inputs;
+  std::vector<double> scratch;
+  std::vector<uint8_t> writes_over;
+  std::vector<uint8_t> shared;
 
   explicit Instance(const graphckpt_remat_instance& from)
       : cost(from.cost, from.cost + from.node_count),
         size(from.size_bytes, from.size_bytes + from.node_count),
         once(from.once, from.once + from.node_count),
-        inputs(from.input_offsets, from.inputs, from.node_count) {}
+        inputs(from.input_offsets, from.inputs, from.node_count),
+        scratch(from.scratch_bytes, from.scratch_bytes + from.node_count),
+        writes_over(from.writes_over, from.writes_over + from.node_count),
+        shared(from.shared, from.shared + from.node_count) {}
 
   int32_t count() const { return static_cast<int32_t>(cost.size()); }
 };
@@ -77,12 +84,16 @@ class Schedule {
   void put_read(int32_t node, int32_t step);
   void take_read(int32_t node, int32_t step);
   void add_between(int32_t after, int32_t before, double bytes);
+  bool may_write_over(int32_t reader, int32_t node) const;
+  void end_at(int32_t node, int32_t step, int32_t copies);
+  double live_behind(int32_t step) const;
 
   const Instance& instance_;
   Timeline line_;
   double cost_ = 0;
   std::vector<int32_t> node_;                 // by step
   std::vector<double> ending_;                // by step: bytes of the copies whose last reader it is
+  std::vector<int32_t> writable_;             // by step: how many of those copies it may write over
   std::vector<std::vector<int32_t>> events_;  // by node
   std::vector<int32_t> copies_;               // by node
   std::vector<int32_t> free_;

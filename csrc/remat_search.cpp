@@ -28,14 +28,21 @@ struct Cooling {
 constexpr double kOrderShare = 0.25;    // of the search: orders alone, nothing computed again
 constexpr double kOrderStrictness = 0.8;  // of the budget is what counts as full there: room is worth having everywhere
 constexpr double kOrderHot = 5, kOrderCold = 0.01;
-constexpr int32_t kRounds = 3;
 constexpr double kHot = 0.5, kReheated = 0.2, kCold = 0.005;
-constexpr double kFirstWeight = 30, kLeastWeight = 0.1, kMostWeight = 1e7, kWeightStep = 1.002;
+constexpr double kLeastWeight = 0.1, kMostWeight = 1e7, kWeightStep = 1.002;
 constexpr double kCostOfSmallest = 0.02;  // cost counts a little where the peak is to be small: what is useless goes
 constexpr double kShrink = 0.998;         // a peak that was reached lowers the next one wanted to this
 
-// Shares of the moves, in the order of Search::move.
-constexpr double kShifts = 0.55, kRuns = 0.03, kInsertions = 0.08, kReliefs = 0.08, kRemovals = 0.14;
+// How a search goes about it. The shares are those of the moves, in the order of Search::move; exchanges have the rest.
+struct Manner {
+  int32_t rounds;
+  double first_weight;
+  double shifts, runs, insertions, reliefs, removals;
+};
+
+constexpr Manner kFromOrder = {3, 30, 0.55, 0.03, 0.08, 0.08, 0.14};
+// From a schedule with repeats: what is there is worth more than what a hot search would find again. Tried on joint graphs.
+constexpr Manner kFromRepeats = {1, 300, 0.3, 0.03, 0.1, 0.12, 0.3};
 
 class Search {
  public:
@@ -52,6 +59,7 @@ class Search {
     cost_unit_ = std::max(total, 1.0) / instance.count() / (is_smallest_ ? kCostOfSmallest : 1);
     schedule_.load(std::vector<int32_t>(options.start, options.start + options.start_count));
     excess_unit_ = std::max(1.0, schedule_.line().peak());
+    manner_ = schedule_.repeated().empty() ? kFromOrder : kFromRepeats;
     remember();
   }
 
@@ -69,9 +77,9 @@ class Search {
       consider();
     }
     if (is_smallest_) shrink(best_peak_);
-    for (int32_t round = 0; round < kRounds && !is_stopped_; ++round) {
+    for (int32_t round = 0; round < manner_.rounds && !is_stopped_; ++round) {
       if (round > 0 && found_) schedule_.load(best_);
-      const double to = from + (1 - from) / (kRounds - round);
+      const double to = from + (1 - from) / (manner_.rounds - round);
       anneal({from, to, round == 0 ? hot : kReheated, kCold});
       from = to;
     }
@@ -86,7 +94,7 @@ class Search {
   double value() const { return schedule_.cost() / cost_unit_ + weight_ * schedule_.line().excess() / excess_unit_; }
 
   void anneal(const Cooling& cooling) {
-    weight_ = kFirstWeight;
+    weight_ = manner_.first_weight;
     double current = value(), temperature = cooling.hot;
     while (true) {
       if (iterations_ % 256 == 0) {
@@ -125,12 +133,12 @@ class Search {
   void shrink(double peak) { schedule_.line().set_budget(std::min(peak - 1, std::floor(kShrink * peak))); }
 
   bool move() {
-    double lot = lottery_.share() * (only_order_ ? kShifts + kRuns : 1.0);
-    if ((lot -= kShifts) < 0) return moves_.shift();
-    if ((lot -= kRuns) < 0) return moves_.run();
-    if ((lot -= kInsertions) < 0) return moves_.insert();
-    if ((lot -= kReliefs) < 0) return moves_.relieve();
-    if ((lot -= kRemovals) < 0) return moves_.remove();
+    double lot = lottery_.share() * (only_order_ ? manner_.shifts + manner_.runs : 1.0);
+    if ((lot -= manner_.shifts) < 0) return moves_.shift();
+    if ((lot -= manner_.runs) < 0) return moves_.run();
+    if ((lot -= manner_.insertions) < 0) return moves_.insert();
+    if ((lot -= manner_.reliefs) < 0) return moves_.relieve();
+    if ((lot -= manner_.removals) < 0) return moves_.remove();
     return moves_.exchange();
   }
 
@@ -171,7 +179,8 @@ class Search {
   Clock clock_;
   double cost_unit_ = 1;
   double excess_unit_ = 1;
-  double weight_ = kFirstWeight;
+  Manner manner_ = kFromOrder;
+  double weight_ = 0;
   int64_t iterations_ = 0;
   bool only_order_ = false;
   bool is_stopped_ = false;

@@ -39,6 +39,7 @@ class Options:
     attention: Literal["auto", "keep", "fused"] = "auto"
     verify: bool = False
     solver_seconds: float | None = None
+    refine: bool = True
     policy: str | None = None
     dump: str | None = None
     disable: bool = False
@@ -245,6 +246,7 @@ OPTIONS: tuple[OptionSpec, ...] = (
     ),
     OptionSpec("verify", "`0` or `1`", "check gradients and peak on one step", _bool),
     OptionSpec("solver_seconds", "seconds above 0", "after this long no more plans of a graph are looked for", _seconds),
+    OptionSpec("refine", "`0` or `1`", "where memory is short, seconds more for smaller and faster plans", _bool),
     OptionSpec("policy", ", ".join(f"`{name}`" for name in POLICIES), "one fixed plan, not the planner's", _policy),
     OptionSpec("dump", "a directory", "write graph, plan and report of each compile there", _directory),
     OptionSpec("disable", "`0` or `1`", "be plain Inductor", _bool),

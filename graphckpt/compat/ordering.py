@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -85,11 +85,11 @@ def in_traced_order(nodes: list[Any]) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Reads:
-    """Of one scheduler before fusion: the last place each buffer is read at, the places of aten kernels, bytes by name, and room by
-    place."""
+    """Of one scheduler before fusion: the places each buffer is read at, ascending, those of aten kernels, bytes by name, and room
+    by place."""
 
     scheduler: Any
-    last: dict[str, int]
+    places: dict[str, list[int]]
     barriers: list[int]
     bytes_of: Callable[[str], int]
     room_bytes: list[int]
@@ -119,39 +119,47 @@ def _holding(choices: InductorChoices) -> InductorChoices:
 def holds_memory(reads: _Reads, node1: Any, node2: Any) -> bool:
     """Whether fusing two kernels has more bytes live at the later one's place than leaving them apart, and than there is room for.
 
-    Together they run at the later place. What the earlier one read last stays until then, and what it makes for readers in between
-    comes only then, where it would be gone; what it makes for later readers is not there in between.
+    Together they run where the last part of the later one stands. What the earlier one read last stays until then, and what it
+    makes for readers in between comes only then, and after it those readers with all that waits for them; what it makes for later
+    readers alone is not there in between.
     """
     early, late = (node1, node2) if max(_places(node1)) <= max(_places(node2)) else (node2, node1)
-    end, begin = max(_places(early)), min(_places(late))
+    end, own_places = max(_places(early)), frozenset(_places(late))
+    begin = max(own_places)
     if bisect_right(reads.barriers, end) >= bisect_left(reads.barriers, begin):
         return False
     own = early.get_buffer_names()
     held = {
         d.name: reads.bytes_of(d.name)
         for d in early.read_writes.reads
-        if d.name not in own and reads.last.get(d.name, begin) <= end and not _is_parameter(d.name)
+        if d.name not in own and reads.places.get(d.name, [begin])[-1] <= end and not _is_parameter(d.name)
     }
     made = {d.name: reads.bytes_of(d.name) for d in early.read_writes.writes}
-    over = {name for name in made if reads.last.get(name, begin) < begin}
-    delayed_bytes = sum(made[name] for name in over)
+    delayed_bytes = sum(made[name] for name in made if _is_read_between(reads.places.get(name, []), end, begin, own_places))
     kept_bytes, spared_bytes = sum(held.values()) + delayed_bytes, sum(made.values()) - delayed_bytes
     # On a tie a fusion is worth its time, unless it puts two generations of results side by side.
     more_bytes = delayed_bytes if kept_bytes == spared_bytes else kept_bytes - spared_bytes
     return more_bytes > 0 and more_bytes > _SHARE_OF_ROOM * min(reads.room_bytes[end : begin + 1])
 
 
+def _is_read_between(places: list[int], end: int, begin: int, own_places: Collection[int]) -> bool:
+    between = places[bisect_right(places, end) : bisect_left(places, begin)]
+    return any(place not in own_places for place in between)
+
+
 def _reads_of(scheduler: Any) -> _Reads:
-    last: dict[str, int] = {}
+    places: dict[str, list[int]] = {}
     barriers = []
     parts = [part for node in scheduler.nodes for part in node.get_nodes()]
     for part in parts:
         for dependency in part.read_writes.reads:
-            last[dependency.name] = max(last.get(dependency.name, -1), part.min_order)
+            places.setdefault(dependency.name, []).append(part.min_order)
         if isinstance(part, ExternKernelSchedulerNode):
             barriers.append(part.min_order)
+    for row in places.values():
+        row.sort()
     # Fusion asks of each pair of kernels, and sizes stay.
-    return _Reads(scheduler, last, sorted(barriers), functools.cache(buffer_bytes), _room_at_places(parts))
+    return _Reads(scheduler, places, sorted(barriers), functools.cache(buffer_bytes), _room_at_places(parts))
 
 
 def _room_at_places(parts: list[Any]) -> list[int]:

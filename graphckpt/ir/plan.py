@@ -40,9 +40,9 @@ def saved_values(graph: Graph, plan: Plan) -> tuple[int, ...]:
 
 def recomputed_values(graph: Graph, plan: Plan) -> tuple[int, ...]:
     """Each extra computation of an operation that allocates, in execution order; an operation may appear more than once."""
-    seen = set(plan.forward)
+    seen: set[int] = set()
     again = []
-    for index in plan.backward:
+    for index in (*plan.forward, *plan.backward):
         if index in seen and graph.ops[index].kind is OpKind.COMPUTE:
             again.append(index)
         seen.add(index)

@@ -75,10 +75,14 @@ class Looks:
         """The peak of a plan by the model, as far as it has learnt."""
         return self._estimates[index]
 
+    def exact_peaks(self) -> dict[int, int]:
+        """The exact peaks of the plans that were lowered, by their place in the order they were."""
+        return {index: candidate.step.peak.peak_bytes for index, candidate in self.candidates.items()}
+
     def exact_peak(self, index: int, limit_bytes: float) -> int:
         """Lower a plan dry. Fusions over a distance may take what ``limit_bytes`` leaves where they are."""
         graph, plan = self.lowered.graph, self.frontier[index].plan
-        plan = replace(plan, hold=values_to_hold(graph, plan))
+        plan = replace(plan, hold=values_to_hold(graph, plan, self.ranker.buffers(plan)))
         check_plan(graph, plan)
         room_bytes = self.ranker.room_bytes(plan, limit_bytes)
         modules = split_by_plan(self.joint, self.lowered, plan, self.num_forward_outputs, room_bytes)
@@ -89,10 +93,25 @@ class Looks:
         return self.candidates[index].step.peak.peak_bytes
 
     @property
+    def smallest_index(self) -> int:
+        """The smallest plan by the model; of several the slowest."""
+        return min(range(len(self._estimates)), key=lambda index: (self._estimates[index], -index))
+
+    def over(self, frontier: Sequence[Ranked]) -> Looks:
+        """The same looks at another frontier of the graph, its first plan the same: what was seen and learnt stays."""
+        other = Looks(
+            self.joint, self.num_forward_outputs, self.lowered, self.lowerer, self.ranker, frontier, self.candidates[0]
+        )
+        place = {ranked.plan: index for index, ranked in enumerate(frontier)}
+        moved = {index: place[ranked.plan] for index, ranked in enumerate(self.frontier) if ranked.plan in place}
+        other.candidates |= {moved[index]: seen for index, seen in self.candidates.items() if index in moved}
+        other._unspent |= {moved[index] for index in self._unspent if index in moved}
+        return other
+
+    @property
     def smallest_peak_bytes(self) -> int | None:
         """The smallest exact peak, if the smallest plan by the model was among those that were lowered as small as they get."""
-        smallest = min(range(len(self._estimates)), key=lambda index: (self._estimates[index], -index))
-        if smallest not in self._unspent:
+        if self.smallest_index not in self._unspent:
             return None
         return min(candidate.step.peak.peak_bytes for candidate in self.candidates.values())
 

@@ -1,6 +1,7 @@
 """The way of one training graph, as a list of steps: joint graph in, forward and backward modules out, with a record.
 
-    prepare -> stock's cut -> lower to IR -> stock lowered dry -> frontier -> choose (dry lowerings) -> rewrite -> record
+    prepare -> stock's cut -> lower to IR -> stock lowered dry -> frontier -> refine where memory is short -> choose (dry lowerings)
+    -> rewrite -> record
 
 Nothing here rewrites or solves; each step is a function of a lower floor.
 """
@@ -34,6 +35,7 @@ from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, first_correction, last_resort, pareto
 from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
+from graphckpt.solve.refine import SHORT, refined_plans
 from graphckpt.solve.saving import state_saving
 from graphckpt.trace.lower import Lowered, lower_joint
 
@@ -133,13 +135,15 @@ def plan_joint(
         frontier = rank_plans(graph, stock.plan, ranker, options.policy, patience)
     plan_seconds += time.perf_counter() - started
     looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, stock_look)
-    choice = _choose(frontier, options, allowance_bytes, looks, stock_peak_bytes)
+    if not patience.is_over and _is_short(options, allowance_bytes, looks, stock_peak_bytes):
+        looks = _refined(looks, patience)
+    choice = _choose(looks.frontier, options, allowance_bytes, looks)
     started = time.perf_counter()
     # The bound is on the model's peaks.
     within_bytes = max(choice.peak_bytes, looks.estimated_peak(choice.index), allowance_bytes if is_budgeted(options) else 0)
     least_us = ranker.time_bound().time_us(within_bytes)
     plan_seconds += time.perf_counter() - started
-    planned = _planned(looks.candidates[choice.index], stock, stock_step, frontier, choice, plan_seconds)
+    planned = _planned(looks.candidates[choice.index], stock, stock_step, tuple(looks.frontier), choice, plan_seconds)
     smallest_bytes = None if _one_policy(options.policy) else looks.smallest_peak_bytes
     return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us, ran_out_of_time=patience.is_over)
 
@@ -264,20 +268,44 @@ def rank_plans(
     return pareto(policies, others, partial(is_legal, graph))
 
 
+def _is_short(options: Options, allowance_bytes: int, looks: Looks, stock_peak_bytes: int) -> bool:
+    """Whether the choice will be among the smallest plans, where the planner's own are not the best. A number is taken to be of the
+    frontier that such a choice is shown."""
+    if not options.refine or _one_policy(options.policy):
+        return False
+    if options.policy is not None:
+        return options.policy != "index:0"
+    least_bytes = min(looks.estimated_peak(index) for index in range(len(looks.frontier)))
+    return allowance_bytes < SHORT * least_bytes * first_correction(looks, stock_peak_bytes)
+
+
+def _refined(looks: Looks, patience: Patience) -> Looks:
+    """Looks at a frontier with plans made from its smallest, which is lowered first and tells which copies have a buffer.
+
+    That one stays, in its place or last: what is smaller by the model may be larger in the end, and its peak is known.
+    """
+    graph, index = looks.lowered.graph, looks.smallest_index
+    looks.exact_peak(index, 0)
+    with collection_paused():
+        known = [looks.ranker.rank(ranked.plan) for ranked in looks.frontier]
+        plans = patience.within(refined_plans(looks.ranker, known, graph))
+        frontier = pareto(known, [looks.ranker.rank(plan) for plan in plans], partial(is_legal, graph))
+    return looks.over(frontier if known[index] in frontier else (*frontier, known[index]))
+
+
 def _one_policy(policy: str | None) -> str | None:
     """The policy, if its one plan is to be taken; None where there is a choice among all plans that can be found."""
     return None if policy is None or policy == "smallest" or policy.startswith("index:") else policy
 
 
-def _choose(
-    frontier: Sequence[Ranked], options: Options, allowance_bytes: int, looks: Looks, stock_peak_bytes: int
-) -> Choice:
+def _choose(frontier: Sequence[Ranked], options: Options, allowance_bytes: int, looks: Looks) -> Choice:
     """The budget's choice, or the one a policy names."""
-    policy = options.policy
+    policy, looked_at = options.policy, looks.exact_peaks()
+    stock_peak_bytes = looked_at[0]
     if policy is None:
-        return choose(len(frontier), allowance_bytes, looks, stock_peak_bytes)
+        return choose(len(frontier), allowance_bytes, looks, looked_at)
     if policy == "smallest":
-        smallest = last_resort(len(frontier), 0, looks, {0: stock_peak_bytes})
+        smallest = last_resort(len(frontier), 0, looks, looked_at)
         return replace(smallest, fits=smallest.peak_bytes <= allowance_bytes)
     index = int(policy.removeprefix("index:")) if policy.startswith("index:") else len(frontier) - 1
     if index >= len(frontier):

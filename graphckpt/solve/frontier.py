@@ -25,6 +25,7 @@ from graphckpt.ir.peak import Timeline
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.bound import TimeBound, bound_times, extra_us, saved_owners
 from graphckpt.solve.engine import Engine
+from graphckpt.solve.remat.joint import JointProblem, joint_problem, with_kernels
 from graphckpt.solve.segments import base_of
 
 # So many of the smallest plans are lowered, as small as they get, before giving up.
@@ -93,11 +94,22 @@ class Ranker:
     def rank(self, plan: Plan) -> Ranked:
         """The peak and the time of a step by ``plan``."""
         saved = self._saved(plan)
-        return Ranked(plan, self._timeline(plan, saved).peak_bytes, self._fixed_us + self._extra_us(plan, saved))
+        return Ranked(plan, self._timeline(plan).peak_bytes, self._fixed_us + self._extra_us(plan, saved))
 
     def room_bytes(self, plan: Plan, limit_bytes: float) -> list[int]:
         """What ``limit_bytes`` leaves at each step of ``plan``, forward's and then backward's; 0 where it is exceeded."""
-        return [max(0, int(limit_bytes - live)) for live in self._timeline(plan, self._saved(plan)).live_bytes]
+        return [max(0, int(limit_bytes - live)) for live in self._timeline(plan).live_bytes]
+
+    def joint_problem(self, plan: Plan, returned: Sequence[int]) -> JointProblem:
+        """The step as a rematerialization problem of kernels: what has a buffer in ``plan`` has one whatever the schedule.
+        ``returned``: what forward returns, of which this graph may have only what stays."""
+        real = self.buffers(plan)
+        return with_kernels(joint_problem(self._graph, self.again_us, plan=plan, is_real=real, returned=returned))
+
+    def buffers(self, plan: Plan) -> list[bool]:
+        """Which operations have a buffer in ``plan``: what is saved has, whatever stock does."""
+        saved = self._saved(plan)
+        return [is_real or index in saved for index, is_real in enumerate(self._materialised)]
 
     def with_buffers(self, ops: Iterable[int]) -> Ranker:
         """The same, but these operations have a buffer; itself where they do already."""
@@ -117,10 +129,8 @@ class Ranker:
             self._graph, self._stock, self._stock_time_us, self._materialised, self.again_us, self.write_us
         )
 
-    def _timeline(self, plan: Plan, saved: frozenset[int]) -> Timeline:
-        """What is saved has a buffer, whatever stock does."""
-        real = [is_real or index in saved for index, is_real in enumerate(self._materialised)]
-        return self._engine.timeline(plan, real)
+    def _timeline(self, plan: Plan) -> Timeline:
+        return self._engine.timeline(plan, self.buffers(plan))
 
     def _extra_us(self, plan: Plan, saved: frozenset[int]) -> float:
         return extra_us(self._graph, plan, saved, self.again_us, self.write_us)
@@ -179,13 +189,14 @@ def pareto(
     return tuple(frontier)
 
 
-def choose(plan_count: int, allowance_bytes: int, looks: Lookable, stock_peak_bytes: int) -> Choice:
+def choose(plan_count: int, allowance_bytes: int, looks: Lookable, known: Mapping[int, int]) -> Choice:
     """The fastest plan of the frontier found to fit ``allowance_bytes``.
 
-    ``stock_peak_bytes``: the exact peak of plan 0, known already. If nothing fits, the smallest plan that was looked at comes back
-    with ``fits=False``.
+    ``known``: exact peaks that are known already, as small as they get: that of plan 0 and maybe others. If nothing fits, the
+    smallest plan that was looked at comes back with ``fits=False``.
     """
-    looked_at = {0: stock_peak_bytes}
+    looked_at = dict(known)
+    stock_peak_bytes = known[0]
     if stock_peak_bytes <= allowance_bytes:
         return _found(0, looked_at)
     index, spending_looks, caution = 1, 0, 1.0

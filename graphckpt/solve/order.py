@@ -105,17 +105,26 @@ def _ends_in(index: int, outputs: Collection[int], readers: Sequence[Sequence[in
     return (index in outputs or bool(readers[index])) and all(reader in known for reader in readers[index])
 
 
-def values_to_hold(graph: Graph, plan: Plan) -> tuple[int, ...]:
+def values_to_hold(graph: Graph, plan: Plan, has_buffer: Sequence[bool]) -> tuple[int, ...]:
     """Operations to be given a buffer at their place, ascending: computed inside their reader they would keep more than they are.
 
     Asked of fusible operations, and of products that one sum reads (an inner compiler computes ``a @ b + c`` in one call). Only a
-    reader behind some kernel that cannot be fused counts as late.
+    reader behind some kernel that cannot be fused counts as late. ``has_buffer``: by operation; what has one is asked a second
+    time, with what it is made from in the end, for it is given its buffer no sooner than it is read.
     """
+    hold = _late_values(graph, plan, [False] * len(graph.ops))
+    folded = [op.kind is OpKind.COMPUTE and not real for op, real in zip(graph.ops, has_buffer, strict=True)]
+    hold |= {index for index in _late_values(graph, plan, folded) if has_buffer[index]}
+    return tuple(sorted(hold))
+
+
+def _late_values(graph: Graph, plan: Plan, folded: Sequence[bool]) -> set[int]:
+    """What would keep more than it is until it is read; what is ``folded`` is seen through, as views are."""
     steps = plan.forward + plan.backward
-    flow = _flow_of(graph, steps)
+    flow = _flow_of(graph, steps, folded)
     walls = [k for k, index in enumerate(steps) if graph.ops[index].kind is OpKind.COMPUTE and not graph.ops[index].fusible]
     outputs = {*graph.forward_outputs, *graph.backward_outputs}
-    hold = set()
+    hold = set[int]()
     for step, index in enumerate(steps):
         readers = flow.readers[step]
         if not readers or index in outputs:
@@ -131,23 +140,24 @@ def values_to_hold(graph: Graph, plan: Plan) -> tuple[int, ...]:
         )
         if kept_bytes > graph.own_bytes(index):
             hold.add(index)
-    return tuple(sorted(hold))
+    return hold
 
 
 class _Flow(NamedTuple):
-    """For each step that computes something the steps it reads, and those that read it, views looked through, ascending."""
+    """For each step that computes something the steps it reads, and those that read it, ascending; views and what is folded are
+    looked through."""
 
     sources: list[list[int]]
     readers: list[list[int]]
 
 
-def _flow_of(graph: Graph, steps: Sequence[int]) -> _Flow:
+def _flow_of(graph: Graph, steps: Sequence[int], folded: Sequence[bool]) -> _Flow:
     latest: dict[int, list[int]] = {}
     sources: list[list[int]] = []
     readers: list[list[int]] = [[] for _ in steps]
     for step, index in enumerate(steps):
         read = sorted({made for source in graph.ops[index].inputs for made in latest.get(source, ())})
-        if graph.ops[index].kind is OpKind.ALIAS:
+        if graph.ops[index].kind is OpKind.ALIAS or folded[index]:
             latest[index] = read
             sources.append([])
             continue

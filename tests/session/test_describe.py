@@ -13,6 +13,7 @@ from graphckpt.ir.graph import Phase, value_bytes
 from graphckpt.ir.plan import recomputed_values
 from graphckpt.report.record import Record
 from graphckpt.report.render import from_json, full_text, to_json
+from graphckpt.rewrite.schedule import traced_name
 from graphckpt.session.describe import describe, name_holders
 from graphckpt.session.pipeline import Planned, plan_joint
 from tests.session.lowerers import joint_graph, limit
@@ -33,7 +34,7 @@ def test_saved_and_recomputed_entries_add_up(name: str, policy: str) -> None:
     """Three views of one storage are one entry; a tuple's elements are entries, itself is none."""
     planned, record = _described(name, policy=policy)
     graph, numbers = planned.lowered.graph, planned.lowered.index
-    crossing = [numbers[node.name] for node in planned.backward.graph.find_nodes(op="placeholder")]
+    crossing = [numbers[traced_name(node.name)] for node in planned.backward.graph.find_nodes(op="placeholder")]
     crossing = [index for index in crossing if graph.ops[index].phase is Phase.FORWARD]
     assert sum(entry.size_bytes for entry in record.saved) == value_bytes(graph, crossing)
     assert {numbers[entry.name] for entry in record.saved} <= set(crossing)

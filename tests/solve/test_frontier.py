@@ -55,7 +55,7 @@ class _Looks:
 
 def _choose(allowance_bytes: int, *exact: int) -> tuple[Choice, list[int]]:
     looks = _Looks(FIVE, exact)
-    return choose(5, allowance_bytes, looks, exact[0]), looks.asked
+    return choose(5, allowance_bytes, looks, {0: exact[0]}), looks.asked
 
 
 def test_pareto_keeps_what_no_faster_plan_beats() -> None:
@@ -208,14 +208,14 @@ def test_an_exact_peak_above_the_estimate_goes_on_to_a_smaller_plan() -> None:
 def test_a_plan_that_spends_too_much_is_allowed_less() -> None:
     """Of 70 bytes, p2 (60) is allowed 70 and has 73.5; allowed 70 / 1.057, it has 70."""
     looks = _Looks(FIVE, FIVE, spent=50, excess=1.05)
-    assert choose(5, 70, looks, 100) == Choice(2, 70, True, ((0, 100), (2, 70)))
+    assert choose(5, 70, looks, {0: 100}) == Choice(2, 70, True, ((0, 100), (2, 70)))
     assert looks.calls == [(2, 70.0), (2, pytest.approx(70 * 70 / 74))]
 
 
 def test_a_plan_without_room_to_spend_less_makes_way_for_the_next() -> None:
     """Of 61 bytes, p2 (60) has 65 if it may spend: 60 times 65 / 61 is above 61, so p3 is next, with a limit that much lower."""
     looks = _Looks(FIVE, FIVE, spent=50, excess=1.05)
-    choice = choose(5, 61, looks, 100)
+    choice = choose(5, 61, looks, {0: 100})
     assert (choice.index, choice.fits, looks.spending) == (3, True, [(2, True), (3, True)])
     assert looks.calls[1][1] == pytest.approx(61 * 61 / 65)
 
@@ -223,14 +223,14 @@ def test_a_plan_without_room_to_spend_less_makes_way_for_the_next() -> None:
 def test_two_looks_may_spend() -> None:
     """Of 62 bytes, p2 has 66 and p3 63 whatever they may spend: both are over by themselves, and p4 may spend no more."""
     looks = _Looks(FIVE, (100, 80, 66, 63, 20))
-    assert choose(5, 62, looks, 100).index == 4
+    assert choose(5, 62, looks, {0: 100}).index == 4
     assert looks.spending == [(2, True), (3, True), (3, False), (4, False)]
 
 
 def test_a_plan_that_is_as_large_with_less_to_spend_is_left() -> None:
     """p1 (80) has 103 of 100 bytes, allowed 100 and then 97: it spends nothing, and is not lowered a third time."""
     looks = _Looks((120, 80, 40), (120, 103, 40))
-    assert choose(3, 100, looks, 120).index == 2
+    assert choose(3, 100, looks, {0: 120}).index == 2
     assert looks.calls == [(1, 100.0), (1, pytest.approx(100 * 100 / 103)), (2, 0)]
 
 
@@ -296,7 +296,7 @@ def test_nothing_fits() -> None:
 @pytest.mark.parametrize("peaks", [(100,), (100, 50), (100, 50, 25)])
 def test_a_short_frontier_is_looked_through(peaks: tuple[int, ...]) -> None:
     looks = _Looks(peaks, peaks)
-    choice = choose(len(peaks), 1, looks, peaks[0])
+    choice = choose(len(peaks), 1, looks, {0: peaks[0]})
     assert (choice.index, choice.fits) == (len(peaks) - 1, False)
     assert looks.asked == list(range(len(peaks) - 1, 0, -1))
 
@@ -304,7 +304,7 @@ def test_a_short_frontier_is_looked_through(peaks: tuple[int, ...]) -> None:
 def test_the_smallest_that_was_seen_is_taken_though_it_might_spend() -> None:
     """p1 has 105 of 100 bytes while it may spend. Estimates that rule out the rest are wrong, but none of it is below 107."""
     looks = _Looks((200, 90, 89, 88), (200, 105, 107, 108))
-    choice = choose(4, 100, looks, 200)
+    choice = choose(4, 100, looks, {0: 200})
     assert (choice.index, choice.peak_bytes, choice.fits) == (1, 105, False)
 
 
@@ -333,7 +333,7 @@ def test_what_a_look_teaches_counts_for_the_next() -> None:
             return super().exact_peak(index, limit_bytes)
 
     looks = Taught(FIVE, [3 * peak // 2 for peak in FIVE])
-    assert choose(5, 40, looks, 100) == Choice(4, 30, True, ((0, 100), (3, 60), (4, 30)))
+    assert choose(5, 40, looks, {0: 100}) == Choice(4, 30, True, ((0, 100), (3, 60), (4, 30)))
     assert looks.calls == [(3, 40.0), (4, 40.0)]
     looks = Taught(FIVE, (100, 90, 20, 30, 40))
     looks.estimates = [100, 80, 50, 60, 40]
@@ -349,7 +349,7 @@ def test_what_stocks_estimate_is_taught_counts_once() -> None:
             return super().exact_peak(index, limit_bytes)
 
     looks = Taught((100, 80, 79, 50), (120, 101, 95, 60))
-    assert choose(4, 100, looks, 120).index == 2
+    assert choose(4, 100, looks, {0: 120}).index == 2
     assert looks.asked == [1, 2]
 
 
@@ -365,7 +365,7 @@ def test_less_budget_never_gives_a_faster_plan(estimates: list[int], factor: int
     indices = []
     for allowance_bytes in allowances:
         peaks = _Looks(estimates, exact, spent)
-        choice = choose(len(estimates), allowance_bytes, peaks, exact[0])
+        choice = choose(len(estimates), allowance_bytes, peaks, {0: exact[0]})
         assert choice.fits == (exact[-1] <= allowance_bytes)
         assert len(peaks.asked) <= (1 if choice.fits else LOOKS)
         indices.append(choice.index)
@@ -382,7 +382,7 @@ def test_whatever_the_exact_peaks_are(
     """
     exact = data.draw(st.lists(st.integers(1, 2 * 10**6), min_size=len(estimates), max_size=len(estimates)))
     peaks = _Looks(estimates, exact, spent, excess)
-    choice = choose(len(estimates), allowance_bytes, peaks, exact[0])
+    choice = choose(len(estimates), allowance_bytes, peaks, {0: exact[0]})
     assert len(set(peaks.calls)) == len(peaks.calls)
     assert {index for index, _ in choice.looked_at} == {0, *peaks.asked}
     assert sum(limit_bytes > 0 for _, limit_bytes in peaks.calls) <= LOOKS

@@ -273,7 +273,7 @@ def _late(
 def _held(graph: Graph, steps: tuple[int, ...] = (1, 2, 3, 4, 5, 6), backward: tuple[int, ...] = ()) -> tuple[int, ...]:
     plan = Plan("test", steps, backward)
     check_plan(graph, plan)
-    return values_to_hold(graph, plan)
+    return values_to_hold(graph, plan, [True] * len(graph.ops))
 
 
 def _with_size(graph: Graph, storage: int, size_bytes: int) -> Graph:
@@ -379,7 +379,7 @@ def test_held_values_of_random_plans_are_legal() -> None:
     found = 0
     for seed in range(400):
         graph, plan, _ = random_case(seed, 40)
-        hold = values_to_hold(graph, plan)
+        hold = values_to_hold(graph, plan, [True] * len(graph.ops))
         check_plan(graph, replace(plan, hold=hold))
         assert list(hold) == sorted(set(hold))
         assert all(graph.ops[index].fusible or graph.ops[index].flops for index in hold)

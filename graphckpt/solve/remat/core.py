@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from graphckpt.solve.library import address_of, load_library
-from graphckpt.solve.remat.instance import Instance, relabelled
+from graphckpt.solve.remat.instance import Instance, Kernels, relabelled
 
 Progress = ctypes.CFUNCTYPE(
     ctypes.c_int32, ctypes.c_void_p, ctypes.c_double, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
@@ -29,6 +29,9 @@ class InstanceArrays(ctypes.Structure):
         ("once", ctypes.c_void_p),
         ("input_offsets", ctypes.c_void_p),
         ("inputs", ctypes.c_void_p),
+        ("scratch_bytes", ctypes.c_void_p),
+        ("writes_over", ctypes.c_void_p),
+        ("shared", ctypes.c_void_p),
     )
 
 
@@ -81,6 +84,7 @@ class Handed:
         self.order = tuple(range(instance.count)) if instance.is_in_order else instance.topological_order
         self._place = {node: at for at, node in enumerate(self.order)}
         inside = relabelled(instance, self.order)
+        kernels = inside.kernels or Kernels((0,) * inside.count, frozenset(), frozenset())
         offsets, inputs = array("q", [0]), array("i")
         for sources in inside.inputs:
             inputs.extend(sources)
@@ -91,6 +95,9 @@ class Handed:
             array("B", [node in inside.once for node in range(inside.count)]),
             offsets,
             inputs,
+            array("q", kernels.scratch_bytes),
+            array("B", [node in kernels.writers for node in range(inside.count)]),
+            array("B", [node in kernels.shared for node in range(inside.count)]),
         )
         self.arrays = InstanceArrays(inside.count, *(address_of(values) for values in self._arrays))
         self.steps = array("i", bytes(4 * instance.capacity))

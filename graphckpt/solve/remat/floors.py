@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 
 from graphckpt.solve.remat.answer import ANY, Bound
-from graphckpt.solve.remat.instance import Instance
+from graphckpt.solve.remat.instance import Instance, refuse_kernels
 from graphckpt.solve.remat.proof import Outcome, prove
 from graphckpt.solve.remat.search import Limits, Order
 
@@ -25,7 +25,11 @@ def node_bytes(instance: Instance, node: int) -> int:
 
 
 def peak_floor(instance: Instance) -> tuple[int, int]:
-    """Bytes that no schedule's peak is below, and the node that needs them for its inputs and its output."""
+    """Bytes that no schedule's peak is below, and the node that needs them for its inputs and its output.
+
+    Raises `InstanceError` for an instance of kernels.
+    """
+    refuse_kernels(instance)
     largest = max(range(instance.count), key=lambda node: (node_bytes(instance, node), -node))
     return node_bytes(instance, largest), largest
 

@@ -1,7 +1,8 @@
 """A rematerialization problem: nodes with a cost and a size that read the outputs of other nodes.
 
-Costs and sizes are whole numbers of any unit. A node that ``once`` names may not be computed again. Not guaranteed: that nodes are
-numbered in a topological order; `topological_order` gives one, the numbers themselves where they are.
+Costs and sizes are whole numbers of any unit. A node that ``once`` names may not be computed again. Kernels know two things more,
+`Kernels`. Not guaranteed: that nodes are numbered in a topological order; `topological_order` gives one, the numbers themselves
+where they are.
 """
 
 from __future__ import annotations
@@ -19,15 +20,28 @@ STEPS_PER_NODE = 8
 SPARE_STEPS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What kernels do beside reading and writing. ``scratch_bytes[v]``: live while node v is computed and at no other time.
+    ``writers``: nodes that write over an input of their size where they are the last to read it; not over one that is ``shared``.
+    """
+
+    scratch_bytes: tuple[int, ...]
+    writers: frozenset[int]
+    shared: frozenset[int]
+
+
 @dataclass(frozen=True)
 class Instance:
-    """``inputs[v]``: the nodes whose outputs node v reads, ascending, each once. Made by `make_instance`, which checks."""
+    """``inputs[v]``: the nodes whose outputs node v reads, ascending, each once; ``kernels``: None where nodes are plain values.
+    Made by `make_instance`, which checks."""
 
     name: str
     cost: tuple[int, ...]
     size_bytes: tuple[int, ...]
     inputs: tuple[tuple[int, ...], ...]
     once: frozenset[int] = frozenset()
+    kernels: Kernels | None = None
 
     @property
     def count(self) -> int:
@@ -74,16 +88,18 @@ def make_instance(
     size_bytes: tuple[int, ...],
     inputs: tuple[tuple[int, ...], ...],
     once: frozenset[int] = frozenset(),
+    kernels: Kernels | None = None,
 ) -> Instance:
     """A checked instance. Raises `InstanceError` in one line: no node, lists of other lengths, a negative or too large number,
     an input that is no node, a cycle."""
     count = len(cost)
+    scratch_bytes = (0,) * count if kernels is None else kernels.scratch_bytes
     if not count:
         raise InstanceError("wanted one node or more, came none")
-    for what, length in (("size", len(size_bytes)), ("preds", len(inputs))):
+    for what, length in (("size", len(size_bytes)), ("preds", len(inputs)), ("scratch", len(scratch_bytes))):
         if length != count:
             raise InstanceError(f"{what}: wanted {count} entries, one a node as in cost, came {length}")
-    for what, values in (("cost", cost), ("size", size_bytes)):
+    for what, values in (("cost", cost), ("size", size_bytes), ("scratch", scratch_bytes)):
         for node, value in enumerate(values):
             if value < 0:
                 raise InstanceError(f"{what} of node {node}: wanted 0 or more, came {value}")
@@ -95,7 +111,7 @@ def make_instance(
             if not 0 <= source < count:
                 raise InstanceError(f"preds of node {node}: wanted nodes 0 to {count - 1}, came {source}")
     distinct = tuple(tuple(sorted(set(sources))) for sources in inputs)
-    instance = Instance(name, cost, size_bytes, distinct, once)
+    instance = Instance(name, cost, size_bytes, distinct, once, kernels)
     if len(instance.topological_order) < count:
         cycle = " -> ".join(map(str, _some_cycle(distinct, set(range(count)) - set(instance.topological_order))))
         raise InstanceError(f"wanted a graph without cycles, came one with the cycle {cycle}")
@@ -113,7 +129,22 @@ def relabelled(instance: Instance, order: tuple[int, ...]) -> Instance:
         tuple(instance.size_bytes[node] for node in order),
         tuple(tuple(sorted(place[source] for source in instance.inputs[node])) for node in order),
         frozenset(place[node] for node in instance.once),
+        None if instance.kernels is None else _relabelled_kernels(instance.kernels, order, place),
     )
+
+
+def _relabelled_kernels(kernels: Kernels, order: Sequence[int], place: Sequence[int]) -> Kernels:
+    return Kernels(
+        tuple(kernels.scratch_bytes[node] for node in order),
+        frozenset(place[node] for node in kernels.writers),
+        frozenset(place[node] for node in kernels.shared),
+    )
+
+
+def refuse_kernels(instance: Instance) -> None:
+    """Raises `InstanceError` where nodes are kernels: what is proven of peaks takes a node to need its inputs beside its output."""
+    if instance.kernels is not None:
+        raise InstanceError("a proof: wanted nodes that are plain values, came kernels, which may write over what they read")
 
 
 def overhead_percent(instance: Instance, cost: int) -> float:

@@ -1,84 +1,214 @@
-"""A joint graph of `graphckpt.ir` as a rematerialization problem.
+"""A joint graph of `graphckpt.ir` as a rematerialization problem, and its schedules as plans.
 
-Nodes are the COMPUTE operations, one a TANGENT, and a last one that reads every output: outputs stay live to the end. Inputs of the
-graph are always there and take nothing; an ALIAS is what it lives in. Tangents read what the forward pass returns, so that backward
-begins after it. Pinned operations, tangents and the last node are computed once. Costs are picoseconds.
+Nodes are what has a buffer: COMPUTE operations that are *real*, and tangents. What is folded into its readers, and views, are no
+nodes: with R(v) = {v} for a node and the union of R over its inputs for anything else, a node v reads the union of R over its
+inputs. A plan of such a graph is a schedule of its nodes. Back from a schedule, what is no node is computed just before the node
+that reads it, once for each state of what it is made from, and again behind a kernel that nothing is folded into.
 
-Not modelled: workspaces, kernels that write over their input, fusion (every value is real); and in a free order, the order
-that effects (mutations, collectives) must keep among each other: use the fixed one for graphs that have them.
+Two nodes are added: one that reads what forward returns and that tangents read, so that backward begins behind it, and a last one
+that reads every output that stays. Inputs of the graph are always there and take nothing. Pinned operations, and what the user
+wants saved, are computed once; so are tangents and the two that were added. Costs are picoseconds.
+
+The peak is that of `graphckpt.ir.peak` or more: a tuple is one node and lives as long as any element is read, what is shared
+is never written over, and what several operations are seen through is kept for as long as the last of them is. In a free order
+nothing keeps effects (mutations, collectives) in theirs: check the plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from graphckpt.ir.graph import Graph, OpKind
-from graphckpt.solve.remat.instance import Instance, make_instance
+from graphckpt.ir.plan import Plan
+from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
+from graphckpt.solve.segments import forward_order, is_element
 
 _PER_US = 10**6
+RETURN = -1
+END = -2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JointProblem:
-    """``ops[v]``: the operation that node v is, or -1 for the last one."""
+    """``ops[v]``: the operation that node v is; `RETURN` and `END` for the two that were added. ``is_node``: by operation.
+    ``returned``: what must be computed when forward ends."""
 
+    graph: Graph
     instance: Instance
     ops: tuple[int, ...]
+    is_node: tuple[bool, ...]
+    returned: tuple[int, ...]
+
+    @cached_property
+    def _node(self) -> dict[int, int]:
+        return {op: node for node, op in enumerate(self.ops)}
+
+    def schedule_of(self, plan: Plan) -> tuple[int, ...]:
+        """The schedule of a plan in which what has a buffer here has one."""
+        tangents = [op for op in self.ops if op >= 0 and self.graph.ops[op].kind is OpKind.TANGENT]
+        forward, backward = ([op for op in half if self.is_node[op]] for half in (plan.forward, plan.backward))
+        return tuple(self._node[op] for op in (*forward, RETURN, *tangents, *backward, END))
+
+    def plan_of(self, name: str, schedule: Sequence[int]) -> Plan:
+        """The plan of a legal schedule. Not checked."""
+        writer = _PlanWriter(self)
+        for node in schedule:
+            writer.put(self.ops[node])
+        return Plan(name, tuple(writer.forward), tuple(writer.backward))
 
     def in_ops(self, schedule: Sequence[int]) -> tuple[int, ...]:
-        """A schedule of nodes as one of operations to compute."""
+        """A schedule of nodes as one of operations that have a buffer."""
         return tuple(self.ops[node] for node in schedule if self.ops[node] >= 0)
 
 
-def joint_problem(graph: Graph, times_us: Sequence[float], name: str = "") -> JointProblem:
-    """The problem of a graph that `check_graph` accepts; ``times_us``: what computing each operation takes.
+def joint_problem(
+    graph: Graph,
+    times_us: Sequence[float],
+    name: str = "",
+    *,
+    plan: Plan | None = None,
+    is_real: Sequence[bool] | None = None,
+    returned: Sequence[int] | None = None,
+) -> JointProblem:
+    """The problem of a graph that `check_graph` accepts.
+
+    ``times_us``: what computing each operation takes. ``plan``: nodes are numbered in its order; the traced order if None.
+    ``is_real``: whether a COMPUTE operation has a buffer, all if None; pinned ones always do. ``returned``: what forward returns,
+    if ``graph`` names only what of that stays.
 
     Raises:
         InstanceError: costs or sizes are too large, or nothing is computed.
     """
-    nodes: dict[int, int] = {}
-    ops: list[int] = []
-    lives_in: list[frozenset[int]] = []
+    ops = graph.ops
+    real = [
+        op.kind is OpKind.TANGENT or (op.kind is OpKind.COMPUTE and (is_real is None or is_real[i] or bool(op.pinned)))
+        for i, op in enumerate(ops)
+    ]
+    returned = tuple(graph.forward_outputs if returned is None else returned)
+    plan = plan or _traced(graph)
+    tangents = (index for index, op in enumerate(ops) if op.kind is OpKind.TANGENT)
+    steps = (*plan.forward, RETURN, *tangents, *plan.backward, END)
+    order = tuple(dict.fromkeys(op for op in steps if op < 0 or real[op]))
+    reads = _reads(graph, real)
+    node = {op: at for at, op in enumerate(order)}
+    leaving = (_roots(reads, real, outs) for outs in (returned, (*graph.forward_outputs, *graph.backward_outputs)))
+    returning, staying = ({op for op in roots if op in node} for roots in leaving)
     inputs: list[tuple[int, ...]] = []
-    for index, op in enumerate(graph.ops):
-        read = frozenset[int]().union(*(lives_in[source] for source in op.inputs))
-        if op.kind is OpKind.INPUT:
-            lives_in.append(frozenset())
-        elif op.kind is OpKind.ALIAS:
-            held = frozenset(op.storages)
-            own = frozenset(node for node in read if held.intersection(graph.ops[ops[node]].storages))
-            lives_in.append(own or read)
+    for op in order:
+        if op < 0:
+            inputs.append(tuple(node[source] for source in (returning if op == RETURN else staying)))
+        elif ops[op].kind is OpKind.TANGENT:
+            inputs.append((node[RETURN],))
         else:
-            if op.kind is OpKind.TANGENT:
-                read = frozenset[int]().union(*(lives_in[out] for out in graph.forward_outputs if out < index))
-            nodes[index] = len(ops)
-            ops.append(index)
-            inputs.append(tuple(read))
-            lives_in.append(frozenset({nodes[index]}))
-    outputs = {node for index in (*graph.forward_outputs, *graph.backward_outputs) for node in lives_in[index]}
-    computed = [graph.ops[index].kind is OpKind.COMPUTE for index in nodes]
-    instance = make_instance(
-        name,
-        (
-            *(
-                round(_PER_US * times_us[index]) if is_real else 0
-                for index, is_real in zip(nodes, computed, strict=True)
-            ),
-            0,
-        ),
-        (*_bytes(graph, nodes), 0),
-        (*inputs, tuple(outputs)),
-        frozenset(node for index, node in nodes.items() if graph.ops[index].pinned or not computed[node])
-        | {len(nodes)},
-    )
-    return JointProblem(instance, (*ops, -1))
+            inputs.append(tuple(node[source] for source in reads[op]))
+    computes = [op >= 0 and ops[op].kind is OpKind.COMPUTE for op in order]
+    runs_once = (not computed or ops[op].pinned or ops[op].tag == "save" for op, computed in zip(order, computes, strict=True))
+    cost = (round(_PER_US * times_us[op]) if computed else 0 for op, computed in zip(order, computes, strict=True))
+    once = frozenset(at for at, is_once in enumerate(runs_once) if is_once)
+    instance = make_instance(name, tuple(cost), tuple(_sizes(graph, order)), tuple(inputs), once)
+    return JointProblem(graph, instance, order, tuple(real), returned)
 
 
-def _bytes(graph: Graph, nodes: Iterable[int]) -> Iterator[int]:
+def with_kernels(problem: JointProblem) -> JointProblem:
+    """The same, but kernels write over what they read last, as `graphckpt.ir.peak` has it, and need their workspaces."""
+    graph, instance = problem.graph, problem.instance
+    scratch_bytes, writers, shared = [], set[int](), set[int]()
+    for node, op in enumerate(problem.ops):
+        scratch_bytes.append(graph.ops[op].workspace_bytes if op >= 0 else 0)
+        blocks = [graph.storages[s] for s in graph.ops[op].storages] if op >= 0 else []
+        if len(blocks) != 1 or blocks[0].external or blocks[0].shared or graph.ops[op].kind is OpKind.TANGENT:
+            shared.add(node)
+        if len(blocks) == 1 and not blocks[0].external and graph.ops[op].fusible:
+            writers.add(node)
+    kernels = Kernels(tuple(scratch_bytes), frozenset(writers), frozenset(shared))
+    own = make_instance(instance.name, instance.cost, instance.size_bytes, instance.inputs, instance.once, kernels)
+    return JointProblem(graph, own, problem.ops, problem.is_node, problem.returned)
+
+
+def _traced(graph: Graph) -> Plan:
+    """Forward computes what its outputs need, backward the rest, both in the traced order."""
+    forward = forward_order(graph)
+    early = frozenset(forward)
+    late = (i for i, op in enumerate(graph.ops) if i not in early and op.kind in (OpKind.COMPUTE, OpKind.ALIAS))
+    return Plan("traced", forward, tuple(late))
+
+
+def _reads(graph: Graph, real: Sequence[bool]) -> list[frozenset[int]]:
+    """For each operation the nodes that must be there to compute it."""
+    reads: list[frozenset[int]] = []
+    for op in graph.ops:
+        reads.append(_roots(reads, real, op.inputs))
+    return reads
+
+
+def _roots(reads: Sequence[frozenset[int]], real: Sequence[bool], values: Sequence[int]) -> frozenset[int]:
+    roots = [frozenset((value,)) if real[value] else reads[value] for value in values]
+    return roots[0] if len(roots) == 1 else frozenset().union(*roots)
+
+
+def _sizes(graph: Graph, order: Sequence[int]) -> Iterator[int]:
     # Two tangents may share a storage: it counts with the first.
     seen: set[int] = set()
-    for index in nodes:
-        own = {s for s in graph.ops[index].storages if not graph.storages[s].external} - seen
+    for op in order:
+        own = {s for s in graph.ops[op].storages if not graph.storages[s].external} - seen if op >= 0 else set()
         seen |= own
         yield sum(graph.storages[s].size_bytes for s in own)
+
+
+class _PlanWriter:
+    """A plan as it grows, node by node."""
+
+    def __init__(self, problem: JointProblem) -> None:
+        self.forward: list[int] = []
+        self.backward: list[int] = []
+        self._problem = problem
+        self._ops = problem.graph.ops
+        self._reads = _reads(problem.graph, problem.is_node)
+        self._steps = self.forward
+        # How often each node was computed; and with which of those each of the others was, last.
+        self._copies = [0] * len(self._ops)
+        self._made: dict[int, tuple[int, ...]] = {}
+        self._elements: dict[int, list[int]] = {}
+        for index in range(len(self._ops)):
+            if is_element(problem.graph, index):
+                self._elements.setdefault(self._ops[index].inputs[0], []).append(index)
+
+    def put(self, op: int) -> None:
+        """Compute a node, and before it what it reads that is none."""
+        if op == RETURN:
+            self._provide(self._problem.returned)
+            self._steps = self.backward
+            # Backward sees with its own eyes: of forward's values nodes alone are kept, and elements, for tuples cannot cross.
+            elements = {element for row in self._elements.values() for element in row}
+            self._made = {index: copies for index, copies in self._made.items() if index in elements}
+        elif op == END:
+            self._provide(self._problem.graph.backward_outputs)
+        elif self._ops[op].kind is not OpKind.TANGENT:
+            self._provide(self._ops[op].inputs)
+            self._compute(op)
+            self._provide(self._elements.get(op, ()))
+
+    def _compute(self, op: int) -> None:
+        self._steps.append(op)
+        self._copies[op] += 1
+        if not self._ops[op].fusible:
+            # What is folded into readers on both sides of a kernel that nothing is folded into would get a buffer after all.
+            self._made = {index: copies for index, copies in self._made.items() if self._ops[index].kind is OpKind.ALIAS}
+
+    def _provide(self, values: Sequence[int]) -> None:
+        stack = [(value, False) for value in reversed(values)]
+        while stack:
+            value, inputs_done = stack.pop()
+            if self._problem.is_node[value] or self._ops[value].kind is OpKind.INPUT:
+                continue
+            copies = tuple(self._copies[node] for node in sorted(self._reads[value]))
+            if self._made.get(value) == copies:
+                continue
+            if inputs_done:
+                self._steps.append(value)
+                self._made[value] = copies
+            else:
+                stack.append((value, True))
+                stack.extend((source, False) for source in reversed(self._ops[value].inputs))

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from graphckpt.solve.library import Status, address_of
 from graphckpt.solve.remat.core import Handed, Options, ProofResult, Watch
-from graphckpt.solve.remat.instance import Instance
+from graphckpt.solve.remat.instance import Instance, refuse_kernels
 from graphckpt.solve.remat.search import Goal, Limits, Order
 from graphckpt.solve.remat.search import Progress as Report
 
@@ -74,8 +74,10 @@ def prove(
     """Search for a schedule cheaper than ``cost_to_beat`` (any, if None) until there is none, or time or states end.
 
     Of ``limits`` the seconds and the watch count. The same on every machine unless time ends it. Optimal over any number of
-    computations a node, in the order that is asked for. Above `MOST_NODES` nodes it does not begin.
+    computations a node, in the order that is asked for. Above `MOST_NODES` nodes it does not begin. Raises `InstanceError` for
+    an instance of kernels, which may take less than their inputs and outputs.
     """
+    refuse_kernels(instance)
     if instance.count > MOST_NODES:
         return Proof(Outcome.STOPPED, instance.total_cost, (), 0, False)
     handed = Handed(instance)

@@ -5,6 +5,9 @@ reads of each input the latest copy; a copy made at step t is kept up to the las
 itself if none does. With ``keep[t]`` that last step:
 
     peak = max over t of the sum of size_bytes[s[q]] over the copies q with q <= t <= keep[q]        cost = sum of cost[s[t]]
+
+Of `graphckpt.solve.remat.instance.Kernels` step t adds its scratch space to that sum, and takes its own size from it once where
+it is a writer and keep[q] = t for a copy q of that size, made before t and not shared.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from graphckpt.errors import PlanError
-from graphckpt.solve.remat.instance import Instance
+from graphckpt.solve.remat.instance import Instance, Kernels
 
 
 class Replay(NamedTuple):
@@ -57,11 +60,27 @@ def replay(instance: Instance, schedule: Sequence[int]) -> Replay:
     for step, node in enumerate(schedule):
         change[step] += instance.size_bytes[node]
         change[keep[step] + 1] -= instance.size_bytes[node]
-    live = tuple(accumulate(change))[:-1]
+    live = list(accumulate(change))[:-1]
+    if instance.kernels is not None:
+        _run_kernels(instance, instance.kernels, schedule, keep, live)
     return Replay(
         cost=sum(instance.cost[node] for node in schedule),
         peak_bytes=max(live),
-        live_bytes=live,
+        live_bytes=tuple(live),
         computations=max(computed),
         keeps_order=first_order == sorted(first_order),
     )
+
+
+def _run_kernels(instance: Instance, kernels: Kernels, schedule: Sequence[int], keep: Sequence[int], live: list[int]) -> None:
+    """What kernels take and spare at their own steps, put into ``live``."""
+    for step, node in enumerate(schedule):
+        live[step] += kernels.scratch_bytes[node]
+    written_over: set[int] = set()
+    for made, node in enumerate(schedule):
+        last, size_bytes = keep[made], instance.size_bytes[node]
+        reader = schedule[last]
+        can = last > made and node not in kernels.shared and reader in kernels.writers
+        if can and size_bytes == instance.size_bytes[reader] and last not in written_over:
+            written_over.add(last)
+            live[last] -= size_bytes

@@ -7,10 +7,11 @@ A state is a schedule s, any sequence of nodes in which each step finds its inpu
 
 A move puts a step elsewhere, computes a value again right before a reader (by lot also those of its inputs that would have to be
 kept for that), drops a computation and what was computed again for it alone, exchanges two computations, or moves a run of steps.
-A move that raises f by d is kept with probability exp(-d / T); T falls geometrically, in rounds that start from the best plan. w
-grows slowly while the schedule is over the budget and shrinks while it is not, so that the search stays at the border. Removing
-excess *anywhere* counts, not at the peak alone: that is what it does otherwise than FastSA (Imanishi, Xu et al., "A fast
-heuristic to optimize time-space tradeoff for large models", NeurIPS 2023), which anneals max(B, peak) cost.
+A move that raises f by d is kept with probability exp(-d / T); T falls geometrically, in rounds that start from the best plan; in
+one round where the start has repeats already, for what it has is worth more than what a hot search would find again. w grows
+slowly while the schedule is over the budget and shrinks while it is not, so that the search stays at the border. Removing excess
+*anywhere* counts, not at the peak alone: that is what it does otherwise than FastSA (Imanishi, Xu et al., "A fast heuristic to
+optimize time-space tradeoff for large models", NeurIPS 2023), which anneals max(B, peak) cost.
 
 In a free order the first quarter of the search moves steps alone, nothing is computed again, and 0.8 B counts as full: room is
 worth having everywhere before it is traded. On the random layered graphs that is worth more than anything else here.

@@ -1,7 +1,7 @@
 """A joint graph as a problem."""
 
 from graphckpt.ir.graph import Graph, Op, OpKind, Origin, Phase, Storage
-from graphckpt.solve.remat.joint import joint_problem
+from graphckpt.solve.remat.joint import END, RETURN, joint_problem
 from graphckpt.solve.remat.replay import replay
 
 
@@ -31,11 +31,11 @@ def test_nodes_are_what_allocates_and_outputs_stay() -> None:
     )
     joint = joint_problem(graph, (0.0, 1.0, 0.0, 2.5, 9.0, 4.0), "small")
     instance = joint.instance
-    # Nodes: %1, %3, %4, %5 and the last one, which reads what leaves.
-    assert joint.ops == (1, 3, 4, 5, -1)
-    assert instance.inputs == ((), (0,), (1,), (0, 2), (1, 3))
-    assert instance.size_bytes == (10, 20, 5, 7, 0)
-    assert instance.cost == (1_000_000, 2_500_000, 0, 4_000_000, 0)
-    assert instance.once == frozenset({1, 2, 4})
-    assert replay(instance, range(5)).live_bytes == (10, 30, 35, 42, 27)
-    assert joint.in_ops((0, 1, 2, 0, 3, 4)) == (1, 3, 4, 1, 5)
+    # Nodes: %1, %3, the end of forward, %4, %5 and the last one, which reads what leaves.
+    assert joint.ops == (1, 3, RETURN, 4, 5, END)
+    assert instance.inputs == ((), (0,), (1,), (2,), (0, 3), (1, 4))
+    assert instance.size_bytes == (10, 20, 0, 5, 7, 0)
+    assert instance.cost == (1_000_000, 2_500_000, 0, 0, 4_000_000, 0)
+    assert instance.once == frozenset({1, 2, 3, 5})
+    assert replay(instance, range(6)).live_bytes == (10, 30, 30, 35, 42, 27)
+    assert joint.in_ops((0, 1, 2, 3, 0, 4, 5)) == (1, 3, 4, 1, 5)
