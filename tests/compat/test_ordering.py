@@ -30,6 +30,7 @@ class _Kernel:
         self.name = name
         self._parts = [_Part(place) for place in places]
         self.unmet_dependencies = [_Need(need) for need in needs]
+        self.read_writes = _ReadWrites([])
 
     def get_nodes(self) -> list["_Part"]:
         return self._parts
@@ -41,6 +42,12 @@ class _Kernel:
 class _Part:
     def __init__(self, place: int) -> None:
         self.min_order = place
+
+
+class _ReadWrites:
+    def __init__(self, writes: list["_Need"]) -> None:
+        self.reads: list[_Need] = []
+        self.writes = writes
 
 
 class _Need:
@@ -208,3 +215,24 @@ def test_the_size_of_a_buffer_is_asked_for_once_in_a_pass(monkeypatch: pytest.Mo
     lowered(function, SQUARE, SQUARE, hold_order=True)
     assert asked
     assert len(asked) == len(set(asked))
+
+
+def test_a_fusion_does_not_delay_who_reads_in_between() -> None:
+    """The exponential is read by the next product and, behind one more, by mul: fused with that, it would come after both, and the
+    product that waits for it too."""
+
+    def function(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        early = torch.exp(torch.mm(x, w))
+        return torch.mm(early, w).sum(), torch.mul(torch.mm(w, w), early).sum()
+
+    held = lowered(function, SQUARE, SQUARE, hold_order=True)
+    assert kernels(held, "mm_1", "mm_2", "mul") == [["mm_1"], ["mm_2"], ["mul"]]
+
+
+@pytest.mark.parametrize(("read_at", "holds"), [((3, 5), True), ((2, 5), False), ((5,), False)])
+def test_a_kernel_of_parts_far_apart_stands_where_its_last_part_does(read_at: tuple[int, ...], holds: bool) -> None:
+    """A value made at 1, and a kernel of parts at 2 and 5 that reads it; 3 and 4 are products. Who reads it at 3 would wait."""
+    early, late = _Kernel("v", (1,)), _Kernel("late", (2, 5))
+    early.read_writes = _ReadWrites([_Need("v")])
+    reads = ordering._Reads(None, {"v": list(read_at)}, [3, 4], lambda name: 8, [0] * 6)
+    assert ordering.holds_memory(reads, early, late) == ordering.holds_memory(reads, late, early) == holds

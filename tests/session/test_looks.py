@@ -93,3 +93,17 @@ def test_of_all_that_was_seen_the_smallest_peak_is_known() -> None:
     assert looks.exact_peak(last, 0) == looks.smallest_peak_bytes
     lowerer.less_bytes = 10**6
     assert looks.exact_peak(last - 1, 1e6) == looks.smallest_peak_bytes < 0
+
+
+def test_what_was_seen_stays_over_another_frontier() -> None:
+    """The frontier without its second plan: the last one is a place further to the front, its look and what it taught are there."""
+    joint = captured("attention")
+    looks = _looks(Folding(joint.num_outputs))
+    last = len(looks.frontier) - 1
+    peak_bytes = looks.exact_peak(last, 0)
+    other = looks.over((looks.frontier[0], *looks.frontier[2:]))
+    assert other.exact_peaks() == {0: looks.exact_peaks()[0], last - 1: peak_bytes}
+    assert other.ranker is looks.ranker
+    assert other.candidates[last - 1] is looks.candidates[last]
+    assert other.smallest_index == last - 1
+    assert other.smallest_peak_bytes == peak_bytes

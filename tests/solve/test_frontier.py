@@ -396,3 +396,12 @@ def test_whatever_the_exact_peaks_are(
     assert sum(exact[index] <= allowance_bytes for index in unspent) <= 1
     if not spent and excess == 1.0:
         assert max(map(peaks.asked.count, peaks.asked), default=0) <= 2
+
+
+def test_what_is_known_already_is_the_last_resort_and_not_looked_at_again() -> None:
+    """Nothing fits in 10 bytes. p4 is known to need 20; p3, of the two smallest, is looked at and needs 25."""
+    looks = _Looks(FIVE, (100, 80, 60, 25, 20))
+    choice = choose(5, 10, looks, {0: 100, 4: 20})
+    assert (choice.index, choice.peak_bytes, choice.fits) == (4, 20, False)
+    assert 4 not in looks.asked
+    assert dict(choice.looked_at)[4] == 20

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from graphckpt.ir.check import check_graph, check_plan
-from graphckpt.ir.graph import Graph, OpKind, Phase
+from graphckpt.ir.graph import Graph, Op, OpKind, Phase
 from graphckpt.ir.peak import timeline
 from graphckpt.ir.plan import Plan
 from graphckpt.ir.text import parse
@@ -386,3 +386,21 @@ def test_held_values_of_random_plans_are_legal() -> None:
         assert not set(hold) & {*graph.forward_outputs, *graph.backward_outputs}
         found += len(hold)
     assert found > 50
+
+
+def test_what_is_made_of_folded_values_is_held_for_what_they_are_made_of() -> None:
+    """a, b -> f, folded into v; wall; last reads v. f has 100 bytes, v 150; a and b, which v is made from in the end, 200."""
+    graph = _late()
+    folded = replace(graph.ops[3], name="f", inputs=(1, 2), storages=(len(graph.storages),))
+    ops = (*graph.ops[:3], folded, replace(graph.ops[3], inputs=(3,)), *(_behind(op) for op in graph.ops[4:]))
+    graph = replace(graph, ops=ops, storages=(*graph.storages, replace(graph.storages[1], size_bytes=100)), forward_outputs=(7,))
+    check_graph(graph)
+    plan = Plan("test", (1, 2, 3, 4, 5, 6, 7), ())
+    check_plan(graph, plan)
+    assert values_to_hold(graph, plan, [True] * len(ops)) == ()
+    assert values_to_hold(graph, plan, [index != 3 for index in range(len(ops))]) == (4,)
+
+
+def _behind(op: Op) -> Op:
+    """The operation with one more put in at place 3."""
+    return replace(op, inputs=tuple(source + (source >= 3) for source in op.inputs))

@@ -10,8 +10,9 @@ that reads every output that stays. Inputs of the graph are always there and tak
 wants saved, are computed once; so are tangents and the two that were added. Costs are picoseconds.
 
 The peak is that of `graphckpt.ir.peak` or more: a tuple is one node and lives as long as any element is read, what is shared
-is never written over, and what several operations are seen through is kept for as long as the last of them is. In a free order
-nothing keeps effects (mutations, collectives) in theirs: check the plan.
+is never written over, and what several operations are seen through is kept for as long as the last of them is. Less only by
+tangents that nobody reads, which are gone at once, and by what forward returns, stays and is computed again all the same: its
+first copy goes. In a free order nothing keeps effects (mutations, collectives) in theirs: check the plan.
 """
 
 from __future__ import annotations
@@ -91,10 +92,10 @@ def joint_problem(
     tangents = (index for index, op in enumerate(ops) if op.kind is OpKind.TANGENT)
     steps = (*plan.forward, RETURN, *tangents, *plan.backward, END)
     order = tuple(dict.fromkeys(op for op in steps if op < 0 or real[op]))
-    reads = _reads(graph, real)
+    roots = _roots(graph, real)
     node = {op: at for at, op in enumerate(order)}
-    leaving = (_roots(reads, real, outs) for outs in (returned, (*graph.forward_outputs, *graph.backward_outputs)))
-    returning, staying = ({op for op in roots if op in node} for roots in leaving)
+    leaving = (_kept_by(roots, outs) for outs in (returned, (*graph.forward_outputs, *graph.backward_outputs)))
+    returning, staying = (kept.intersection(node) for kept in leaving)
     inputs: list[tuple[int, ...]] = []
     for op in order:
         if op < 0:
@@ -102,7 +103,7 @@ def joint_problem(
         elif ops[op].kind is OpKind.TANGENT:
             inputs.append((node[RETURN],))
         else:
-            inputs.append(tuple(node[source] for source in reads[op]))
+            inputs.append(tuple(node[source] for source in _kept_by(roots, ops[op].inputs)))
     computes = [op >= 0 and ops[op].kind is OpKind.COMPUTE for op in order]
     runs_once = (not computed or ops[op].pinned or ops[op].tag == "save" for op, computed in zip(order, computes, strict=True))
     cost = (round(_PER_US * times_us[op]) if computed else 0 for op, computed in zip(order, computes, strict=True))
@@ -135,17 +136,21 @@ def _traced(graph: Graph) -> Plan:
     return Plan("traced", forward, tuple(late))
 
 
-def _reads(graph: Graph, real: Sequence[bool]) -> list[frozenset[int]]:
-    """For each operation the nodes that must be there to compute it."""
-    reads: list[frozenset[int]] = []
-    for op in graph.ops:
-        reads.append(_roots(reads, real, op.inputs))
-    return reads
+def _roots(graph: Graph, real: Sequence[bool]) -> list[frozenset[int]]:
+    """For each operation the nodes that its value is kept by: R of the module's docstring."""
+    roots: list[frozenset[int]] = []
+    first: dict[int, int] = {}
+    for index, op in enumerate(graph.ops):
+        if op.kind is OpKind.TANGENT:
+            # A storage that several share is counted with the first of them.
+            roots.append(frozenset((index, *(first.setdefault(storage, index) for storage in op.storages))))
+        else:
+            roots.append(frozenset((index,)) if real[index] else _kept_by(roots, op.inputs))
+    return roots
 
 
-def _roots(reads: Sequence[frozenset[int]], real: Sequence[bool], values: Sequence[int]) -> frozenset[int]:
-    roots = [frozenset((value,)) if real[value] else reads[value] for value in values]
-    return roots[0] if len(roots) == 1 else frozenset().union(*roots)
+def _kept_by(roots: Sequence[frozenset[int]], values: Sequence[int]) -> frozenset[int]:
+    return roots[values[0]] if len(values) == 1 else frozenset().union(*(roots[value] for value in values))
 
 
 def _sizes(graph: Graph, order: Sequence[int]) -> Iterator[int]:
@@ -165,7 +170,7 @@ class _PlanWriter:
         self.backward: list[int] = []
         self._problem = problem
         self._ops = problem.graph.ops
-        self._reads = _reads(problem.graph, problem.is_node)
+        self._roots = _roots(problem.graph, problem.is_node)
         self._steps = self.forward
         # How often each node was computed; and with which of those each of the others was, last.
         self._copies = [0] * len(self._ops)
@@ -203,7 +208,7 @@ class _PlanWriter:
             value, inputs_done = stack.pop()
             if self._problem.is_node[value] or self._ops[value].kind is OpKind.INPUT:
                 continue
-            copies = tuple(self._copies[node] for node in sorted(self._reads[value]))
+            copies = tuple(self._copies[node] for node in sorted(self._roots[value]))
             if self._made.get(value) == copies:
                 continue
             if inputs_done:

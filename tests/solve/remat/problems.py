@@ -6,7 +6,7 @@ import heapq
 import random
 from itertools import combinations, count
 
-from graphckpt.solve.remat.instance import Instance, make_instance
+from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
 from graphckpt.solve.remat.search import Order
 
 
@@ -30,6 +30,19 @@ def random_instance(seed: int, largest: int = 9) -> Instance:
         tuple(inputs),
         frozenset(node for node in range(nodes) if lottery.random() < 0.1),
     )
+
+
+def with_random_kernels(instance: Instance, seed: int) -> Instance:
+    """Half of the nodes write over inputs, some are shared, some need scratch space; of few sizes, so that they can."""
+    lottery = random.Random(seed)
+    nodes = range(instance.count)
+    kernels = Kernels(
+        tuple(lottery.choice((0, 0, 0, 1, 2)) for _ in nodes),
+        frozenset(node for node in nodes if lottery.random() < 0.5),
+        frozenset(node for node in nodes if lottery.random() < 0.2),
+    )
+    size = tuple(1 + size % 3 for size in instance.size_bytes)
+    return make_instance(instance.name, instance.cost, size, instance.inputs, instance.once, kernels)
 
 
 def training_instance(layers: int) -> Instance:

@@ -7,7 +7,7 @@ import pytest
 from graphckpt.solve.remat.instance import make_instance
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
-from tests.solve.remat.problems import random_instance, training_instance
+from tests.solve.remat.problems import random_instance, training_instance, with_random_kernels
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -24,6 +24,33 @@ def test_every_schedule_is_legal_and_plans_are_within_the_budget(order: Order, g
         assert found.fits == (facts.peak_bytes <= budget_bytes)
         fitting += found.fits
     assert fitting > 10
+
+
+@pytest.mark.parametrize("goal", list(Goal))
+def test_the_peak_of_kernels_is_known_whatever_was_moved(goal: Goal) -> None:
+    """Budgets all over: whether a schedule fits is what the replay says, so the engine's own live bytes are the definition's."""
+    fitting = written_over = 0
+    for seed in range(120):
+        plain = random_instance(seed, 14) if seed % 3 else training_instance(2 + seed % 40)
+        instance = with_random_kernels(plain, seed)
+        whole = replay(instance, instance.topological_order).peak_bytes
+        budget_bytes = whole * (4 + seed % 6) // 10
+        found = search(instance, budget_bytes, Limits(20, 1500, seed), Order.FREE, goal)
+        peak_bytes = replay(instance, found.schedule).peak_bytes
+        assert found.fits == (peak_bytes <= budget_bytes)
+        fitting += found.fits
+        bare = make_instance("", instance.cost, instance.size_bytes, instance.inputs, instance.once)
+        written_over += peak_bytes < replay(bare, found.schedule).peak_bytes
+    assert min(fitting, 120 - fitting, written_over) > 20
+
+
+def test_a_search_from_a_plan_ends_with_one_no_dearer() -> None:
+    instance = training_instance(60)
+    budget_bytes = replay(instance, range(instance.count)).peak_bytes * 4 // 10
+    first = search(instance, budget_bytes, Limits(60, 5_000, 1))
+    second = search(instance, budget_bytes, Limits(60, 5_000, 1), start=first.schedule)
+    assert first.fits and second.fits
+    assert instance.cost_of(second.schedule) < instance.cost_of(first.schedule)
 
 
 def test_what_fits_is_known_to_fit_on_graphs_of_several_blocks() -> None:
