@@ -22,10 +22,10 @@ from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
 
 # Moves of the search for the smallest peak, and of each for a cheaper plan.
-_SMALLEST_MOVES = 120_000
-_CHEAPER_MOVES = 60_000
+_SMALLEST_MOVES = 90_000
+_CHEAPER_MOVES = 45_000
 # Budgets, in terms of the smallest peak that is found, and where memory is short, in terms of the smallest there was.
-_LADDER = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35)
+_LADDER = (1.0, 1.02, 1.05, 1.1, 1.2)
 SHORT = 1.25
 # Moves end a search, not the clock.
 _NO_LIMIT_S = 1e6

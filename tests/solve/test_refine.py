@@ -30,7 +30,7 @@ def test_refined_plans_are_legal_and_none_is_larger_or_slower_than_what_it_was_m
     """The first is no larger than the smallest; each further one is no slower than the fastest known of its peak or less."""
     situation = captured(name).situation
     frontier, refined = _refined(situation.graph, situation.stock)
-    assert len(refined) == 7
+    assert len(refined) == 6
     for entry in refined:
         check_plan(situation.graph, entry.plan)
     least_bytes = min(entry.estimated_peak_bytes for entry in frontier)
