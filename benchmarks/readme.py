@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import attention_report, extra, solver_report
+from benchmarks import attention_report, extra, refining_report, solver_report
 from benchmarks.record import Measurement, RowRecord, read_rows
 from benchmarks.summary import render_models, render_spots
 from graphckpt.config import render_table
@@ -33,6 +33,7 @@ def main() -> int:
 def filled(text: str) -> str:
     """``text`` with its generated parts as they should be."""
     parts = {"options": render_table(), "figures": figures(), "extra": extra_times(), "attention": attention(), "solver": solver()}
+    parts |= {"refining": refining_report.report(ROWS / "refining")}
     for name, content in parts.items():
         text = _between(text, name, content)
     return text

@@ -17,7 +17,7 @@ from benchmarks.prediction import Prediction
 from benchmarks.record import Measurement, RowRecord, StepRow
 from benchmarks.row import RowSpec
 from benchmarks.spot import drawn_rows
-from benchmarks.ways import COMPILE, HF_CKPT, KNOBS, SMALLEST, UNBUDGETED, Way, ours
+from benchmarks.ways import COMPILE, HF_CKPT, KNOBS, SMALLEST, UNBUDGETED, UNREFINED, Way, ours
 
 BUDGET_COUNT = 8
 RANDOM_ROWS = 100
@@ -137,6 +137,12 @@ def smallest(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
     return [RowSpec(config, way) for config in scope.configs() for way in ways]
 
 
+def refining(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
+    """How small ours gets without and with the plans that are annealed where memory is short."""
+    del rows
+    return [RowSpec(config, way) for config in scope.configs() for way in (UNREFINED, SMALLEST)]
+
+
 def unbudgeted(scope: Scope, rows: Sequence[RowRecord]) -> list[RowSpec]:
     """Ours without a budget against plain `torch.compile`: nothing may be lost."""
     del rows
@@ -220,6 +226,7 @@ SUITES: dict[str, Suite] = {
     "budgets": budgets,
     "gradients": gradients,
     "smallest": smallest,
+    "refining": refining,
     "unbudgeted": unbudgeted,
     "compile_time": compile_time,
     "random": random_rows,

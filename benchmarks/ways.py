@@ -75,6 +75,8 @@ HF_CKPT = Way(Kind.HF_CKPT)
 KNOBS = tuple(Way(Kind.KNOB, knob=value) for value in KNOB_VALUES)
 UNBUDGETED = ours()
 SMALLEST = ours(policy="smallest")
+# The smallest of the planner alone.
+UNREFINED = ours(policy="smallest", refine=0)
 
 
 def without_budget(way: Way) -> Way:

@@ -22,7 +22,7 @@ def test_missing_markers_are_an_error() -> None:
 
 
 def test_what_stood_between_the_markers_goes() -> None:
-    names = ("options", "figures", "extra", "attention", "solver")
+    names = ("options", "figures", "extra", "attention", "solver", "refining")
     text = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in names)
     assert "old" not in filled(text)
 
