@@ -38,7 +38,7 @@ class EagerLowerer:
         del hold_order
         started = time.perf_counter()
         passes = read_nodes(forward), read_nodes(backward)
-        step = step_of(*passes, backward, self.num_forward_outputs, self.spec)
+        step = step_of(*passes, (forward, backward), self.num_forward_outputs, self.spec)
         self.seconds += time.perf_counter() - started
         return step
 

@@ -7,7 +7,7 @@ Inductor's own allocations go, with the workspaces of aten kernels as measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,20 +72,25 @@ class DryLowerer:
             measure=self.meter.peak_bytes,
             hold_order=hold_order,
         )
-        step = step_of(low_forward, low_backward, backward, self.num_forward_outputs, self.spec)
+        step = step_of(low_forward, low_backward, (forward, backward), self.num_forward_outputs, self.spec)
         self.runs += 1
         self.seconds += time.perf_counter() - started
         return step
 
 
 def step_of(
-    low_forward: DryLowering, low_backward: DryLowering, backward: fx.GraphModule, num_outputs: int, spec: DeviceSpec
+    low_forward: DryLowering, low_backward: DryLowering, modules: aot.Partition, num_outputs: int, spec: DeviceSpec
 ) -> DryStep:
     """Both passes played after one another."""
-    tangents = tangent_bytes(backward)
+    tangents, copied = tangent_bytes(modules[1]), copied_gradients(modules, low_backward.output_strides)
     peak, held_peak = (
         replay_step(
-            low_forward.program, low_backward.program, tangents=tangents, saved_from=num_outputs, outputs_held=held
+            low_forward.program,
+            low_backward.program,
+            tangents=tangents,
+            saved_from=num_outputs,
+            outputs_held=held,
+            copied=copied,
         )
         for held in (False, True)
     )
@@ -102,3 +107,24 @@ def tangent_bytes(backward: fx.GraphModule) -> dict[str, int]:
         if aot.is_tangent(node) and isinstance(value, torch.Tensor):
             sizes[node.name] = size_hint(value.untyped_storage().nbytes())
     return sizes
+
+
+def copied_gradients(modules: aot.Partition, strides: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """Results of backward that autograd copies as it gives them to their parameters, for these are laid out otherwise.
+
+    ``strides``: those that results are given, by name; the traced ones count for the others. What ``AccumulateGrad`` does in torch
+    2.13 (``obeys_layout_contract``). Not guaranteed: of a model of several graphs, inputs of one that are no parameters are taken
+    to be some, so a gradient between two graphs is counted though nobody copies it.
+    """
+    forward, backward = modules
+    (results,) = backward.graph.find_nodes(op="output")[0].args
+    copied = set()
+    for source, result in zip(forward.graph.find_nodes(op="placeholder"), results, strict=False):
+        parameter, gradient = aot.fake_value(source), aot.fake_value(result) if isinstance(result, fx.Node) else None
+        if not isinstance(parameter, torch.Tensor) or not isinstance(gradient, torch.Tensor):
+            continue
+        sizes, wanted = ([size_hint(part) for part in parts] for parts in (parameter.size(), parameter.stride()))
+        given = strides.get(result.name) or [size_hint(part) for part in gradient.stride()]
+        if any(size != 1 and mine != theirs for size, mine, theirs in zip(sizes, given, wanted, strict=True)):
+            copied.add(result.name)
+    return frozenset(copied)

@@ -7,7 +7,8 @@ Rules: external inputs (parameters, buffers, the batch) are held by the caller a
 not read are dropped when forward returns, unless ``outputs_held``; those of at most 16 bytes, the loss, are always held. Tangents
 are allocated before the first backward step; one of at most 16 bytes, which ``backward()`` made, is held until it returns. Saved
 values are dropped where the backward program drops them, which holds for
-``backward()`` without ``retain_graph``.
+``backward()`` without ``retain_graph``. When the backward program has returned, autograd hands its results on one by one, and
+copies the gradients that are laid out otherwise than their parameters.
 
 Not modelled: fragmentation, and what the framework allocates outside both programs.
 """
@@ -110,11 +111,12 @@ def replay_step(
     tangents: Mapping[str, int],
     saved_from: int,
     outputs_held: bool = False,
+    copied: Collection[str] = (),
 ) -> StepPeak:
     """Peak of one step.
 
     ``tangents``: bytes of the backward program's tangent inputs by name. ``saved_from``: position in ``forward.outputs`` from
-    which on the outputs are saved values; the ones before go to the caller.
+    which on the outputs are saved values; the ones before go to the caller. ``copied``: results of backward that autograd copies.
     """
     memory = _Memory(live={})
     _play(memory, forward, {}, "forward")
@@ -136,6 +138,10 @@ def replay_step(
         elif name in saved:
             bound[block] = saved[name]
     _play(memory, backward, bound, "backward", held)
+    results = (bound.get(block, ("backward", block)) for name, block in backward.outputs if name in copied)
+    copies = [memory.live[key][1] for key in results if key in memory.live]
+    if copies:
+        memory.mark(max(copies), "the copy of a gradient")
     if memory.top_bytes >= forward_bytes:
         holders = memory.at_top
     return StepPeak(forward_bytes, memory.top_bytes, saved_bytes, holders)

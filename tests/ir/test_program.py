@@ -101,3 +101,15 @@ def test_a_saved_output_that_the_caller_keeps_outlives_backward() -> None:
     forward = Program((), (_take(0, 70, "y"),), (("y", 0), ("y", 0)))
     backward = Program((("y", 0),), (_take(1, 30), _drop(0), _take(2, 60)), (("g", 2),))
     assert replay_step(forward, backward, tangents={}, saved_from=1, outputs_held=True).backward_bytes == 160
+
+
+def test_a_gradient_that_autograd_copies_is_there_twice_once_backward_has_returned() -> None:
+    """Gradients of 60 and 90 bytes: in backward h 100 + tangent 4 + 60; at its end 154 with the tangent, and a copy of one more."""
+    backward = Program(
+        (("h", 0), ("t", 1)), (_take(2, 60), _drop(0), _drop(1), _take(3, 90, "grad")), (("a", 2), ("b", 3), ("h", 0))
+    )
+    peaks = [
+        replay_step(FORWARD, backward, tangents={"t": 4}, saved_from=1, copied=copied).backward_bytes
+        for copied in ((), ("a",), ("b",), ("a", "b"), ("none",))
+    ]
+    assert peaks == [164, 214, 244, 244, 164]
