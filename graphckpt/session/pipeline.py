@@ -136,7 +136,9 @@ def plan_joint(
     plan_seconds += time.perf_counter() - started
     looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, stock_look)
     if not patience.is_over and _is_short(options, allowance_bytes, looks, stock_peak_bytes):
+        started, lowering_seconds = time.perf_counter(), lowerer.seconds
         looks = _refined(looks, patience)
+        plan_seconds += time.perf_counter() - started - (lowerer.seconds - lowering_seconds)
     choice = _choose(looks.frontier, options, allowance_bytes, looks)
     started = time.perf_counter()
     # The bound is on the model's peaks.
