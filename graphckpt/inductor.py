@@ -123,6 +123,8 @@ def copied_gradients(modules: aot.Partition, strides: Mapping[str, tuple[int, ..
         parameter, gradient = aot.fake_value(source), aot.fake_value(result) if isinstance(result, fx.Node) else None
         if not isinstance(parameter, torch.Tensor) or not isinstance(gradient, torch.Tensor):
             continue
+        if parameter.dim() != gradient.dim():
+            continue
         sizes, wanted = ([size_hint(part) for part in parts] for parts in (parameter.size(), parameter.stride()))
         given = strides.get(result.name) or [size_hint(part) for part in gradient.stride()]
         if any(size != 1 and mine != theirs for size, mine, theirs in zip(sizes, given, wanted, strict=True)):

@@ -64,12 +64,12 @@ class Looks:
     stock: InitVar[Candidate]
     candidates: dict[int, Candidate] = field(init=False)
     _estimates: list[int] = field(init=False)
-    _unspent: set[int] = field(init=False)
+    _unspent: dict[int, int] = field(init=False)
 
     def __post_init__(self, stock: Candidate) -> None:
         self.candidates = {0: stock}
         self._estimates = [ranked.estimated_peak_bytes for ranked in self.frontier]
-        self._unspent = {0}
+        self._unspent = {0: stock.step.peak.peak_bytes}
 
     def estimated_peak(self, index: int) -> int:
         """The peak of a plan by the model, as far as it has learnt."""
@@ -88,9 +88,10 @@ class Looks:
         modules = split_by_plan(self.joint, self.lowered, plan, self.num_forward_outputs, room_bytes)
         self.candidates[index] = Candidate(plan, modules, self.lowerer.lower(*modules, hold_order=True))
         self._learn(self.candidates[index].step)
+        peak_bytes = self.candidates[index].step.peak.peak_bytes
         if not limit_bytes:
-            self._unspent.add(index)
-        return self.candidates[index].step.peak.peak_bytes
+            self._unspent[index] = peak_bytes
+        return peak_bytes
 
     @property
     def smallest_index(self) -> int:
@@ -105,7 +106,7 @@ class Looks:
         place = {ranked.plan: index for index, ranked in enumerate(frontier)}
         moved = {index: place[ranked.plan] for index, ranked in enumerate(self.frontier) if ranked.plan in place}
         other.candidates |= {moved[index]: seen for index, seen in self.candidates.items() if index in moved}
-        other._unspent |= {moved[index] for index in self._unspent if index in moved}
+        other._unspent |= {moved[index]: peak_bytes for index, peak_bytes in self._unspent.items() if index in moved}
         return other
 
     @property
@@ -113,7 +114,7 @@ class Looks:
         """The smallest exact peak, if the smallest plan by the model was among those that were lowered as small as they get."""
         if self.smallest_index not in self._unspent:
             return None
-        return min(candidate.step.peak.peak_bytes for candidate in self.candidates.values())
+        return min(*self._unspent.values(), *self.exact_peaks().values())
 
     def _learn(self, step: DryStep) -> None:
         ranker = self.ranker.with_buffers(copies_with_buffer(self.lowered.graph, step))

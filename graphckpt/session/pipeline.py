@@ -31,11 +31,11 @@ from graphckpt.session.buffers import inputs_laid_out, materialised_ops, with_wo
 from graphckpt.session.looks import Candidate, Looks, Lowerer
 from graphckpt.session.patience import Patience
 from graphckpt.session.pause import collection_paused
+from graphckpt.session.refining import is_short, one_policy, refined
 from graphckpt.solve.demand import plan_from_saved
 from graphckpt.solve.frontier import Choice, Ranked, Ranker, choose, first_correction, last_resort, pareto
 from graphckpt.solve.planner import saving_plans
 from graphckpt.solve.policies import candidate_plans, named_plan, survey
-from graphckpt.solve.refine import SHORT, refined_plans
 from graphckpt.solve.saving import state_saving
 from graphckpt.trace.lower import Lowered, lower_joint
 
@@ -135,9 +135,9 @@ def plan_joint(
         frontier = rank_plans(graph, stock.plan, ranker, options.policy, patience)
     plan_seconds += time.perf_counter() - started
     looks = Looks(joint, joint_graph.num_forward_outputs, stock.lowered, lowerer, ranker, frontier, stock_look)
-    if not patience.is_over and _is_short(options, allowance_bytes, looks, stock_peak_bytes):
+    if not patience.is_over and is_short(options, allowance_bytes, looks):
         started, lowering_seconds = time.perf_counter(), lowerer.seconds
-        looks = _refined(looks, patience)
+        looks = refined(looks, patience, partial(is_legal, graph))
         plan_seconds += time.perf_counter() - started - (lowerer.seconds - lowering_seconds)
     choice = _choose(looks.frontier, options, allowance_bytes, looks)
     started = time.perf_counter()
@@ -146,7 +146,7 @@ def plan_joint(
     least_us = ranker.time_bound().time_us(within_bytes)
     plan_seconds += time.perf_counter() - started
     planned = _planned(looks.candidates[choice.index], stock, stock_step, tuple(looks.frontier), choice, plan_seconds)
-    smallest_bytes = None if _one_policy(options.policy) else looks.smallest_peak_bytes
+    smallest_bytes = None if one_policy(options.policy) else looks.smallest_peak_bytes
     return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us, ran_out_of_time=patience.is_over)
 
 
@@ -260,7 +260,7 @@ def rank_plans(
     ``patience``: policies are always there, the planner's own plans as far as it goes.
     """
     situation = survey(graph, stock)
-    name = _one_policy(policy)
+    name = one_policy(policy)
     if name is not None:
         named = [stock] if name == "stock" else [stock, named_plan(situation, name)]
         return tuple(ranker.rank(plan) for plan in named)
@@ -268,36 +268,6 @@ def rank_plans(
     policies = [ranker.rank(plan) for plan in candidate_plans(situation)]
     others = [ranker.rank(plan) for plan in (patience or Patience()).within(saving_plans(situation, problem))]
     return pareto(policies, others, partial(is_legal, graph))
-
-
-def _is_short(options: Options, allowance_bytes: int, looks: Looks, stock_peak_bytes: int) -> bool:
-    """Whether the choice will be among the smallest plans, where the planner's own are not the best. A number is taken to be of the
-    frontier that such a choice is shown."""
-    if not options.refine or _one_policy(options.policy):
-        return False
-    if options.policy is not None:
-        return options.policy != "index:0"
-    least_bytes = min(looks.estimated_peak(index) for index in range(len(looks.frontier)))
-    return allowance_bytes < SHORT * least_bytes * first_correction(looks, stock_peak_bytes)
-
-
-def _refined(looks: Looks, patience: Patience) -> Looks:
-    """Looks at a frontier with plans made from its smallest, which is lowered first and tells which copies have a buffer.
-
-    That one stays, in its place or last: what is smaller by the model may be larger in the end, and its peak is known.
-    """
-    graph, index = looks.lowered.graph, looks.smallest_index
-    looks.exact_peak(index, 0)
-    with collection_paused():
-        known = [looks.ranker.rank(ranked.plan) for ranked in looks.frontier]
-        plans = patience.within(refined_plans(looks.ranker, known, graph))
-        frontier = pareto(known, [looks.ranker.rank(plan) for plan in plans], partial(is_legal, graph))
-    return looks.over(frontier if known[index] in frontier else (*frontier, known[index]))
-
-
-def _one_policy(policy: str | None) -> str | None:
-    """The policy, if its one plan is to be taken; None where there is a choice among all plans that can be found."""
-    return None if policy is None or policy == "smallest" or policy.startswith("index:") else policy
 
 
 def _choose(frontier: Sequence[Ranked], options: Options, allowance_bytes: int, looks: Looks) -> Choice:

@@ -205,7 +205,7 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, known: Mappin
     spent: set[int] = set()
     while True:
         correction = (error or first_correction(looks, stock_peak_bytes)) * overspent
-        index = _next_fitting(looks, range(index, plan_count), allowance_bytes, caution * correction)
+        index = _next_fitting(looks, range(index, plan_count), allowance_bytes, caution * correction, known)
         if index == plan_count:
             return last_resort(plan_count, allowance_bytes, looks, looked_at, spent)
         may_spend = spending_looks < _SPENDING_LOOKS
@@ -242,7 +242,7 @@ def first_correction(looks: Lookable, stock_peak_bytes: int) -> float:
 def _faster(index: int, allowance_bytes: int, correction: float, looks: Lookable, looked_at: dict[int, int]) -> Choice:
     """Plan ``index``, or a faster one that fits too: worth a second look where the first one showed estimates to be too large."""
     ratio = looked_at[index] / max(1, looks.estimated_peak(index))
-    faster = _next_fitting(looks, range(1, index), allowance_bytes, ratio)
+    faster = _next_fitting(looks, range(1, index), allowance_bytes, ratio, looked_at)
     if faster < index:
         looked_at[faster] = looks.exact_peak(faster, allowance_bytes / correction)
         if looked_at[faster] <= allowance_bytes:
@@ -276,8 +276,11 @@ def last_resort(
     return Choice(smallest_seen, peak_bytes, peak_bytes <= allowance_bytes, tuple(looked_at.items()))
 
 
-def _next_fitting(looks: Lookable, indices: range, allowance_bytes: int, correction: float) -> int:
+def _next_fitting(
+    looks: Lookable, indices: range, allowance_bytes: int, correction: float, known: Mapping[int, int]
+) -> int:
+    """The first that should fit and is not known not to."""
     for index in indices:
-        if looks.estimated_peak(index) * correction <= allowance_bytes:
+        if looks.estimated_peak(index) * correction <= allowance_bytes and known.get(index, 0) <= allowance_bytes:
             return index
     return indices.stop

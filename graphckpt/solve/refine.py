@@ -1,4 +1,5 @@
-"""Plans that the engine of `graphckpt.solve.remat` makes from the smallest of a frontier: any order, any number of copies.
+"""Plans that the engine of `graphckpt.solve.remat` makes from the smallest of a frontier: any number of copies, and any order where
+nothing is pinned.
 
 The planner's own plans (`graphckpt.solve.planner`) keep the order of backward, and compute a value again once for each layer. Near
 the smallest peak that is not enough: what is at the peak can still be computed later, or twice. The smallest plan is taken as a
@@ -6,9 +7,8 @@ schedule of kernels and annealed to a smaller peak; then, for a ladder of budget
 to fit is annealed to a cheaper one. Above the ladder the planner's plans were found to be nearly as good (within 0.3 % of the
 time of a step).
 
-Deterministic: a fixed number of moves and one seed. Never worse: plans are added to a frontier, none is taken from it. Not optimal,
-and with no bound of its own; `graphckpt.solve.bound` holds for these plans too. Not for graphs whose user says what is to be
-computed again.
+Deterministic: a fixed number of moves and one seed. Not optimal, and with no bound of its own; `graphckpt.solve.bound` holds for
+these plans too. Not for graphs whose user says what is to be computed again.
 """
 
 from __future__ import annotations
@@ -32,26 +32,30 @@ _NO_LIMIT_S = 1e6
 
 
 def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> Iterator[Plan]:
-    """Plans of ``graph``, which ``ranker`` ranks: a smallest one, then one for each rung of the ladder. Not checked."""
+    """Plans of ``graph``, which ``ranker`` ranks: a smaller one than all of ``frontier``, then for each rung of the ladder one that
+    is faster than what was known to fit; where none is found, none. Not checked."""
     if any(op.tag == "recompute" for op in graph.ops):
         return
     known = list(frontier)
     start = min(known, key=lambda entry: (entry.estimated_peak_bytes, entry.time_us))
-    smallest = _refined(ranker, start, graph.forward_outputs, f"refined:{len(_LADDER)}", None)
-    known.append(ranker.rank(smallest))
-    yield smallest
+    smallest = _refined(ranker, start, graph, f"refined:{len(_LADDER)}", None)
+    if smallest.estimated_peak_bytes < start.estimated_peak_bytes:
+        known.append(smallest)
+        yield smallest.plan
     least_bytes = min(entry.estimated_peak_bytes for entry in known)
     for rung, share in enumerate(_LADDER):
         budget_bytes = int(share * least_bytes)
         start = min((entry for entry in known if entry.estimated_peak_bytes <= budget_bytes), key=lambda entry: entry.time_us)
-        plan = _refined(ranker, start, graph.forward_outputs, f"refined:{len(_LADDER) - 1 - rung}", budget_bytes)
-        known.append(ranker.rank(plan))
-        yield plan
+        faster = _refined(ranker, start, graph, f"refined:{len(_LADDER) - 1 - rung}", budget_bytes)
+        # What the problem sees beyond the ranker differs from plan to plan.
+        if faster.estimated_peak_bytes <= budget_bytes and faster.time_us < start.time_us:
+            known.append(faster)
+            yield faster.plan
 
 
-def _refined(ranker: Ranker, start: Ranked, returned: Sequence[int], name: str, budget_bytes: int | None) -> Plan:
-    """A cheaper plan than ``start`` within the budget; one of a smaller peak if there is no budget."""
-    problem = ranker.joint_problem(start.plan, returned)
+def _refined(ranker: Ranker, start: Ranked, graph: Graph, name: str, budget_bytes: int | None) -> Ranked:
+    """A cheaper plan than ``start`` within the budget, one of a smaller peak if there is no budget; as far as one is found."""
+    problem = ranker.joint_problem(start.plan, graph.forward_outputs)
     schedule = problem.schedule_of(start.plan)
     if budget_bytes is None:
         limits, goal, own_bytes = Limits(_NO_LIMIT_S, _SMALLEST_MOVES), Goal.SMALLEST, 0
@@ -59,5 +63,7 @@ def _refined(ranker: Ranker, start: Ranked, returned: Sequence[int], name: str, 
         limits, goal = Limits(_NO_LIMIT_S, _CHEAPER_MOVES), Goal.CHEAPEST
         # The problem may see a little more at the peak than the ranker does.
         own_bytes = replay(problem.instance, schedule).peak_bytes + budget_bytes - start.estimated_peak_bytes
-    found = search(problem.instance, own_bytes, limits, Order.FREE, goal, schedule)
-    return problem.plan_of(name, found.schedule)
+    # Effects, what reads behind them and random draws keep their places: in the start's order all that is computed first does.
+    order = Order.FIXED if any(op.pinned for op in graph.ops) else Order.FREE
+    found = search(problem.instance, own_bytes, limits, order, goal, schedule)
+    return ranker.rank(problem.plan_of(name, found.schedule))

@@ -107,3 +107,13 @@ def test_what_was_seen_stays_over_another_frontier() -> None:
     assert other.candidates[last - 1] is looks.candidates[last]
     assert other.smallest_index == last - 1
     assert other.smallest_peak_bytes == peak_bytes
+
+
+def test_a_later_look_that_spends_leaves_the_smallest_peak_known() -> None:
+    lowerer = Shrinking(captured("attention").num_outputs)
+    looks = _looks(lowerer)
+    last = len(looks.frontier) - 1
+    smallest = looks.exact_peak(last, 0)
+    lowerer.less_bytes = -1000
+    assert looks.exact_peak(last, 1e6) > smallest
+    assert looks.smallest_peak_bytes == smallest

@@ -24,6 +24,7 @@ from graphckpt.report.record import Budget
 from graphckpt.session.allowance import NO_LIMIT_BYTES
 from graphckpt.session.buffers import materialised_ops
 from graphckpt.session.pipeline import (
+    JointGraph,
     Planned,
     is_legal,
     plan_joint,
@@ -34,7 +35,7 @@ from graphckpt.session.pipeline import (
     stock_only,
 )
 from graphckpt.solve.segments import base_of
-from tests.joint import captured
+from tests.joint import captured, raw_joint
 from tests.session.lowerers import FakeLowerer, joint_graph, limit
 
 
@@ -285,3 +286,23 @@ def test_policies_are_there_however_little_time_there_is() -> None:
     own = [[entry.plan.name for entry in planned.frontier if ":" in entry.plan.name] for planned in (hurried, patient)]
     assert len(own[0]) <= 1 < len(own[1])
     assert min(entry.estimated_peak_bytes for entry in hurried.frontier) < hurried.frontier[0].estimated_peak_bytes
+
+
+@dataclass
+class _Holding(FakeLowerer):
+    """A held order takes less."""
+
+    def lower(self, forward: fx.GraphModule, backward: fx.GraphModule, *, hold_order: bool) -> DryStep:
+        step = super().lower(forward, backward, hold_order=hold_order)
+        return replace(step, peak=replace(step.peak, backward_bytes=600 if hold_order else 1000))
+
+
+@pytest.mark.parametrize(("allowance_bytes", "policy"), [(700, None), (500, None), (10**9, "smallest")])
+def test_stock_is_never_looked_at_in_an_order_that_is_not_held_for_it(allowance_bytes: int, policy: str | None) -> None:
+    """A graph that has stock's plan alone: what was seen of it is what is compiled."""
+    raw = raw_joint(lambda w: w.sum(), torch.rand(4, 4, requires_grad=True))
+    given = JointGraph(raw.module, raw.inputs, raw.num_outputs, raw.static)
+    planned = plan_joint(given, Options(policy=policy), _Holding(raw.num_outputs), lambda _: limit(allowance_bytes))
+    assert len(planned.frontier) == 1
+    assert planned.step is planned.stock_step
+    assert (planned.choice.peak_bytes, planned.choice.fits) == (1000, allowance_bytes >= 1000)

@@ -405,3 +405,11 @@ def test_what_is_known_already_is_the_last_resort_and_not_looked_at_again() -> N
     assert (choice.index, choice.peak_bytes, choice.fits) == (4, 20, False)
     assert 4 not in looks.asked
     assert dict(choice.looked_at)[4] == 20
+
+
+def test_what_is_known_not_to_fit_is_not_lowered_again() -> None:
+    """p2 should fit in 58 bytes, and is known to need 60: p3 is next."""
+    looks = _Looks(FIVE, (100, 80, 60, 40, 20))
+    looks.estimates[2] = 50
+    choice = choose(5, 58, looks, {0: 100, 2: 60})
+    assert (choice.index, looks.asked) == (3, [3])

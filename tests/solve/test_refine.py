@@ -8,7 +8,7 @@ from graphckpt.cost.roofline import SCALED
 from graphckpt.ir.check import check_plan
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
-from graphckpt.session.pipeline import rank_plans, ranker_for
+from graphckpt.session.pipeline import is_legal, rank_plans, ranker_for, repaired
 from graphckpt.solve.frontier import Ranked, Ranker
 from graphckpt.solve.refine import refined_plans
 from tests.joint import captured
@@ -21,24 +21,20 @@ def _ranked(graph: Graph, stock: Plan) -> tuple[Ranker, tuple[Ranked, ...]]:
 
 
 def _refined(graph: Graph, stock: Plan) -> tuple[tuple[Ranked, ...], list[Ranked]]:
-    ranker, frontier = _ranked(graph, stock)
+    ranker, frontier = _ranked(graph, stock if is_legal(graph, stock) else repaired(graph, stock))
     return frontier, [ranker.rank(plan) for plan in refined_plans(ranker, frontier, graph)]
 
 
-@pytest.mark.parametrize("name", ["attention", "mlp", "dropout", "several results"])
-def test_refined_plans_are_legal_and_none_is_larger_or_slower_than_what_it_was_made_from(name: str) -> None:
-    """The first is no larger than the smallest; each further one is no slower than the fastest known of its peak or less."""
+@pytest.mark.parametrize("name", ["attention", "fused attention", "convolution", "dropout", "several results", "buffer"])
+def test_refined_plans_are_legal_and_smaller_or_faster_than_all_that_was_known(name: str) -> None:
+    """The first is smaller than the smallest; each further one is faster than whatever is as small."""
     situation = captured(name).situation
     frontier, refined = _refined(situation.graph, situation.stock)
-    assert len(refined) == 6
+    known = list(frontier)
     for entry in refined:
         check_plan(situation.graph, entry.plan)
-    least_bytes = min(entry.estimated_peak_bytes for entry in frontier)
-    assert refined[0].estimated_peak_bytes <= least_bytes
-    known = [*frontier, refined[0]]
-    for entry in refined[1:]:
-        fitting = [other.time_us for other in known if other.estimated_peak_bytes <= entry.estimated_peak_bytes]
-        assert entry.time_us <= min(fitting) + 1e-6 or entry.estimated_peak_bytes > min(e.estimated_peak_bytes for e in known)
+        as_small = [other.time_us for other in known if other.estimated_peak_bytes <= entry.estimated_peak_bytes]
+        assert not as_small or entry.time_us < min(as_small)
         known.append(entry)
 
 
@@ -48,6 +44,18 @@ def test_what_no_set_of_saved_values_reaches_is_reached_by_order_and_copies(name
     frontier, refined = _refined(situation.graph, situation.stock)
     least_bytes = min(entry.estimated_peak_bytes for entry in frontier)
     assert refined[0].estimated_peak_bytes < 0.95 * least_bytes
+
+
+def test_what_is_pinned_keeps_its_place() -> None:
+    """Two normalisations that count, and draws: first computations stand in the order of the plan that was started from."""
+    for name in ("convolution", "dropout", "buffer"):
+        situation = captured(name).situation
+        graph, stock = situation.graph, situation.stock
+        frontier, refined = _refined(graph, stock)
+        smallest = min(frontier, key=lambda entry: entry.estimated_peak_bytes).plan
+        for plan in (entry.plan for entry in refined):
+            for half, start in ((plan.forward, smallest.forward), (plan.backward, smallest.backward)):
+                assert [i for i in half if graph.ops[i].pinned] == [i for i in start if graph.ops[i].pinned]
 
 
 def test_the_same_plans_every_time() -> None:

@@ -12,7 +12,8 @@ wants saved, are computed once; so are tangents and the two that were added. Cos
 The peak is that of `graphckpt.ir.peak` or more: a tuple is one node and lives as long as any element is read, what is shared
 is never written over, and what several operations are seen through is kept for as long as the last of them is. Less only by
 tangents that nobody reads, which are gone at once, and by what forward returns, stays and is computed again all the same: its
-first copy goes. In a free order nothing keeps effects (mutations, collectives) in theirs: check the plan.
+first copy goes. Nothing keeps effects (mutations, collectives), what reads behind them or random
+draws in their places but a fixed order: in a free one a legal plan may be a wrong one.
 """
 
 from __future__ import annotations
@@ -186,8 +187,7 @@ class _PlanWriter:
             self._provide(self._problem.returned)
             self._steps = self.backward
             # Backward sees with its own eyes: of forward's values nodes alone are kept, and elements, for tuples cannot cross.
-            elements = {element for row in self._elements.values() for element in row}
-            self._made = {index: copies for index, copies in self._made.items() if index in elements}
+            self._made = {index: copies for index, copies in self._made.items() if is_element(self._problem.graph, index)}
         elif op == END:
             self._provide(self._problem.graph.backward_outputs)
         elif self._ops[op].kind is not OpKind.TANGENT:
