@@ -14,5 +14,8 @@ def compile_eager(
     module: fx.GraphModule, inputs: Sequence[object], partition: Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
 ) -> Callable[..., object]:
     """Trace ``module``, split it by ``partition``, and run both halves node by node, dropping each value after its last reader."""
-    compiler = aot_autograd(fw_compiler=boxed_nop, bw_compiler=boxed_nop, partition_fn=partition)
+    # Writes to inputs are to be seen in the graph, as Inductor has it: what reads such an input is not computed again behind them.
+    compiler = aot_autograd(
+        fw_compiler=boxed_nop, bw_compiler=boxed_nop, partition_fn=partition, keep_inference_input_mutations=True
+    )
     return cast(Callable[..., object], compiler(module, inputs))
