@@ -34,7 +34,7 @@ def split_by_plan(
 
 
 def is_copy(name: str) -> bool:
-    """Whether a node of this name, or a fence behind it, is a copy that backward computes again."""
+    """Whether a node of this name, or a fence behind it, is a copy of what was computed before."""
     added = _ADDED.search(name)
     return added is not None and added[1] is not None
 

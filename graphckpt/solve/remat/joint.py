@@ -12,8 +12,8 @@ wants saved, are computed once; so are tangents and the two that were added. Cos
 The peak is that of `graphckpt.ir.peak` or more: a tuple is one node and lives as long as any element is read, what is shared
 is never written over, and what several operations are seen through is kept for as long as the last of them is. Less only by
 tangents that nobody reads, which are gone at once, and by what forward returns, stays and is computed again all the same: its
-first copy goes. Nothing keeps effects (mutations, collectives), what reads behind them or random
-draws in their places but a fixed order: in a free one a legal plan may be a wrong one.
+first copy goes. Nothing but a fixed order keeps effects (mutations, collectives), what reads behind them and random draws in
+their places: in a free one a legal plan may be a wrong one.
 """
 
 from __future__ import annotations
