@@ -32,8 +32,14 @@ def main() -> int:
 
 def filled(text: str) -> str:
     """``text`` with its generated parts as they should be."""
-    parts = {"options": render_table(), "figures": figures(), "extra": extra_times(), "attention": attention(), "solver": solver()}
-    parts |= {"refining": refining_report.report(ROWS / "refining")}
+    parts = {
+        "options": render_table(),
+        "figures": figures(),
+        "extra": extra_times(),
+        "attention": attention(),
+        "solver": solver(),
+        "refining": refining(),
+    }
     for name, content in parts.items():
         text = _between(text, name, content)
     return text
@@ -57,6 +63,11 @@ def attention(folder: Path = ROWS / "attention") -> str:
 def solver(folder: Path = ROWS / "solver") -> str:
     """The rematerialization solver beside published figures."""
     return solver_report.report(folder)
+
+
+def refining(folder: Path = ROWS / "refining") -> str:
+    """The smallest plans without and with refining."""
+    return refining_report.report(folder)
 
 
 def _figures(name: str, rows: list[RowRecord]) -> str:

@@ -7,18 +7,16 @@ Kernels of the C++ compiler are kept by torch between tests, so models share lay
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -190,52 +188,9 @@ def test_a_budget_that_no_plan_fits_is_refused(tmp_path: Path) -> None:
     message = str(raised.value)
     assert "BudgetInfeasible: a budget of 1024 bytes" in message
     assert 'pass on_infeasible="warn"' in message
-    assert re.search(r"16.0 KiB  layers\.\d\.linear aten\.(add)?mm\.default 256x16 test_backend\.py:\d+", message)
+    assert "16.0 KiB  layers.3.linear aten.mm.default 256x16 test_backend.py:" in message
     assert reports() == before
     assert {"graph.txt", "plan.txt", "backward_wrapper.py"} <= {path.name for path in tmp_path.glob("graph_*/*")}
-
-
-class _Scaled(torch.autograd.Function):
-    """Backward reads a buffer that forward writes to once all layers have read it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        ctx.scale = scale
-        return torch.tanh(x) * 2
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradients[0] * torch.exp(ctx.scale), None
-
-
-class _Written(_Stack):
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__(*layers)
-        self.register_buffer("scale", torch.rand(ROWS, WIDTH))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(_Scaled.apply(x, self.scale))
-        self.scale.mul_(0.5)
-        return torch.tanh(x).sum()
-
-
-# Dynamo makes an instance as it traces one.
-@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("inner", ["inductor", "eager"])
-def test_what_reads_a_buffer_before_it_is_written_to_does_so_in_the_smallest_plan_too(inner: str) -> None:
-    model = _stack(_Written)
-    reference = copy.deepcopy(model)
-    wanted = _gradients_of(reference, reference)
-    compiled = copy.deepcopy(model)
-    given = _gradients_of(_compiled(compiled, policy="smallest", inner=inner), compiled)
-    for ours, eager in zip(given, wanted, strict=True):
-        torch.testing.assert_close(ours, eager)
-
-
-def _gradients_of(run: Callable[..., torch.Tensor], model: nn.Module) -> Tensors:
-    run(_batch()).backward()
-    return _taken_gradients(model)
 
 
 class _Transposed(nn.Module):
