@@ -25,7 +25,7 @@ from graphckpt.ir.peak import Timeline
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.bound import TimeBound, bound_times, extra_us, saved_owners
 from graphckpt.solve.engine import Engine
-from graphckpt.solve.remat.joint import JointProblem, joint_problem, with_kernels
+from graphckpt.solve.remat.joint import JointProblem, joint_problem
 from graphckpt.solve.segments import base_of
 
 # So many of the smallest plans are lowered, as small as they get, before giving up.
@@ -104,7 +104,7 @@ class Ranker:
         """The step as a rematerialization problem of kernels: what has a buffer in ``plan`` has one whatever the schedule.
         ``returned``: what forward returns, of which this graph may have only what stays."""
         real = self.buffers(plan)
-        return with_kernels(joint_problem(self._graph, self.again_us, plan=plan, is_real=real, returned=returned))
+        return joint_problem(self._graph, self.again_us, plan=plan, is_real=real, returned=returned, kernels=True)
 
     def buffers(self, plan: Plan) -> list[bool]:
         """Which operations have a buffer in ``plan``: what is saved has, whatever stock does."""

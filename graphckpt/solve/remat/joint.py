@@ -34,13 +34,14 @@ END = -2
 
 @dataclass(frozen=True)
 class JointProblem:
-    """``ops[v]``: the operation that node v is; `RETURN` and `END` for the two that were added. ``is_node``: by operation.
-    ``returned``: what must be computed when forward ends."""
+    """``ops[v]``: the operation that node v is; `RETURN` and `END` for the two that were added. ``is_node`` and ``roots``, R of the
+    module's docstring: by operation. ``returned``: what must be computed when forward ends."""
 
     graph: Graph
     instance: Instance
     ops: tuple[int, ...]
     is_node: tuple[bool, ...]
+    roots: tuple[frozenset[int], ...]
     returned: tuple[int, ...]
 
     @cached_property
@@ -73,12 +74,14 @@ def joint_problem(
     plan: Plan | None = None,
     is_real: Sequence[bool] | None = None,
     returned: Sequence[int] | None = None,
+    kernels: bool = False,
 ) -> JointProblem:
     """The problem of a graph that `check_graph` accepts.
 
     ``times_us``: what computing each operation takes. ``plan``: nodes are numbered in its order; the traced order if None.
     ``is_real``: whether a COMPUTE operation has a buffer, all if None; pinned ones always do. ``returned``: what forward returns,
-    if ``graph`` names only what of that stays.
+    if ``graph`` names only what of that stays. ``kernels``: they write over what they read last, as `graphckpt.ir.peak` has it,
+    and need their workspaces.
 
     Raises:
         InstanceError: costs or sizes are too large, or nothing is computed.
@@ -109,24 +112,21 @@ def joint_problem(
     runs_once = (not computed or ops[op].pinned or ops[op].tag == "save" for op, computed in zip(order, computes, strict=True))
     cost = (round(_PER_US * times_us[op]) if computed else 0 for op, computed in zip(order, computes, strict=True))
     once = frozenset(at for at, is_once in enumerate(runs_once) if is_once)
-    instance = make_instance(name, tuple(cost), tuple(_sizes(graph, order)), tuple(inputs), once)
-    return JointProblem(graph, instance, order, tuple(real), returned)
+    own = _kernels(graph, order) if kernels else None
+    instance = make_instance(name, tuple(cost), tuple(_sizes(graph, order)), tuple(inputs), once, own)
+    return JointProblem(graph, instance, order, tuple(real), tuple(roots), returned)
 
 
-def with_kernels(problem: JointProblem) -> JointProblem:
-    """The same, but kernels write over what they read last, as `graphckpt.ir.peak` has it, and need their workspaces."""
-    graph, instance = problem.graph, problem.instance
+def _kernels(graph: Graph, order: Sequence[int]) -> Kernels:
     scratch_bytes, writers, shared = [], set[int](), set[int]()
-    for node, op in enumerate(problem.ops):
+    for node, op in enumerate(order):
         scratch_bytes.append(graph.ops[op].workspace_bytes if op >= 0 else 0)
         blocks = [graph.storages[s] for s in graph.ops[op].storages] if op >= 0 else []
         if len(blocks) != 1 or blocks[0].external or blocks[0].shared or graph.ops[op].kind is OpKind.TANGENT:
             shared.add(node)
         if len(blocks) == 1 and not blocks[0].external and graph.ops[op].fusible:
             writers.add(node)
-    kernels = Kernels(tuple(scratch_bytes), frozenset(writers), frozenset(shared))
-    own = make_instance(instance.name, instance.cost, instance.size_bytes, instance.inputs, instance.once, kernels)
-    return JointProblem(graph, own, problem.ops, problem.is_node, problem.returned)
+    return Kernels(tuple(scratch_bytes), frozenset(writers), frozenset(shared))
 
 
 def _traced(graph: Graph) -> Plan:
@@ -171,7 +171,6 @@ class _PlanWriter:
         self.backward: list[int] = []
         self._problem = problem
         self._ops = problem.graph.ops
-        self._roots = _roots(problem.graph, problem.is_node)
         self._steps = self.forward
         # How often each node was computed; and with which of those each of the others was, last.
         self._copies = [0] * len(self._ops)
@@ -208,7 +207,7 @@ class _PlanWriter:
             value, inputs_done = stack.pop()
             if self._problem.is_node[value] or self._ops[value].kind is OpKind.INPUT:
                 continue
-            copies = tuple(self._copies[node] for node in sorted(self._roots[value]))
+            copies = tuple(self._copies[node] for node in sorted(self._problem.roots[value]))
             if self._made.get(value) == copies:
                 continue
             if inputs_done:

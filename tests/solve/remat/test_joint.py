@@ -11,7 +11,7 @@ from graphckpt.ir.graph import Graph, Op, OpKind, Origin, Phase, Storage
 from graphckpt.ir.peak import timeline
 from graphckpt.ir.plan import Plan, recomputed_values
 from graphckpt.solve.remat.floors import peak_floor
-from graphckpt.solve.remat.joint import END, RETURN, JointProblem, joint_problem, with_kernels
+from graphckpt.solve.remat.joint import END, RETURN, JointProblem, joint_problem
 from graphckpt.solve.remat.proof import prove
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
@@ -63,7 +63,7 @@ NAMES = ("mlp", "attention", "dropout", "several results")
 def _problem(graph: Graph, plan: Plan, folded: bool) -> JointProblem:
     """With every pointwise value folded into its readers, or none."""
     real = [not (folded and op.fusible) for op in graph.ops]
-    return with_kernels(joint_problem(graph, [1.0] * len(graph.ops), plan=plan, is_real=real))
+    return joint_problem(graph, [1.0] * len(graph.ops), plan=plan, is_real=real, kernels=True)
 
 
 @pytest.mark.parametrize("folded", [False, True])
@@ -107,7 +107,7 @@ def test_random_plans_peak_no_higher_than_their_schedules() -> None:
         case, plan, real = random_case(seed)
         ops = zip(case.ops, real, strict=True)
         graph = replace(case, ops=tuple(replace(op, workspace_bytes=op.workspace_bytes * is_real) for op, is_real in ops))
-        problem = with_kernels(joint_problem(graph, [1.0] * len(graph.ops), plan=plan, is_real=real))
+        problem = joint_problem(graph, [1.0] * len(graph.ops), plan=plan, is_real=real, kernels=True)
         schedule, instance = problem.schedule_of(plan), problem.instance
         tangents = [node for node, op in enumerate(problem.ops) if op >= 0 and graph.ops[op].kind is OpKind.TANGENT]
         staying = {problem.ops[node] for node in instance.inputs[-1]}
