@@ -18,7 +18,7 @@ from benchmarks.kernels.offline import cache_in
 from benchmarks.kernels.rank import rank_all
 from benchmarks.kernels.tune import tune_all
 from benchmarks.kernels.variants import ARCHITECTURES, KINDS, name_of, slots
-from graphckpt.kernels.attention.triton.tiles import KERNELS, TABLE, WIDTHS, table
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, KERNELS, TABLE, WIDTHS, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=["tune", "check", "record", "rank"])
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--kernels", nargs="+", default=list(KERNELS), choices=KERNELS)
+    parser.add_argument("--kernels", nargs="+", default=[*KERNELS, *DESCRIBED], choices=[*KERNELS, *DESCRIBED])
     parser.add_argument(
         "--widths", nargs="+", type=int, default=[width for width, _ in WIDTHS["half"]], help="head sizes of q"
     )

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import triton
 
-from benchmarks.kernels.offline import MATRIX, OLDER, Resources, compile_for
+from benchmarks.kernels.offline import BULK, GIVES, MATRIX, OLDER, Resources, compile_for
 from benchmarks.kernels.variants import name_of, start_of
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
-from graphckpt.kernels.attention.triton.tiles import Slot, table
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, Slot, table
 
 FOLDER = Path(__file__).with_name("golden")
 PINNED = "3.7.1"
@@ -44,6 +44,8 @@ class Found(NamedTuple):
         wanted = self.recorded.instruction if self.recorded else OLDER
         if now.instruction not in (wanted, MATRIX[architecture]):
             found.append(f"no {wanted}, {now.instruction or 'no matrix instruction'} instead")
+        if self.slot.kernel in DESCRIBED and not now.is_specialized:
+            found.append(f"{now.bulk} {BULK} and {now.gives} {GIVES}: no warps of their own read by descriptors")
         return found
 
     @property

@@ -24,19 +24,29 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Instructions that multiply matrices, by architecture. A tile of less than 64 rows takes the older one everywhere.
 MATRIX = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA"}
 OLDER = "HMMA"
+# Instructions that read a tile by its descriptor, and that give the registers of some warps to others.
+BULK, GIVES = "UTMALDG", "USETMAXREG"
 THREADS = 32
 
 
 class Resources(NamedTuple):
     """What one compiled kernel takes. ``spilled_bytes``: stack of a thread; ``matrix``: how often ``instruction`` multiplies
     matrices, which is the architecture's own, or the older one where there is none of that, or "" where there is neither: Triton
-    then compiled a trap in place of the kernel."""
+    then compiled a trap in place of the kernel. ``bulk``: how often a tile is read by its descriptor; ``gives``: how often warps
+    that do different things are given registers."""
 
     registers: int
     spilled_bytes: int
     shared_bytes: int
     matrix: int
     instruction: str
+    bulk: int = 0
+    gives: int = 0
+
+    @property
+    def is_specialized(self) -> bool:
+        """Whether some warps do nothing but read by descriptors."""
+        return self.bulk > 0 and self.gives > 0
 
 
 class _Driver:
@@ -76,9 +86,11 @@ def compile_for(architecture: str, it: Start, count_matrix: bool = True) -> Reso
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump: wanted REG and STACK of one kernel, came {usage!r}")
-    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in (MATRIX[architecture], OLDER)}
-    instruction = next((name for name, count in counts.items() if count), "")
-    return Resources(int(found[1]), int(found[2]), compiled.metadata.shared, counts.get(instruction, 0), instruction)
+    counts = {name: len(re.findall(rf"\b{name}\b", code)) for name in (MATRIX[architecture], OLDER, BULK, GIVES)}
+    instruction = next((name for name in (MATRIX[architecture], OLDER) if counts[name]), "")
+    matrix = counts.get(instruction, 0)
+    taken = int(found[1]), int(found[2]), compiled.metadata.shared
+    return Resources(*taken, matrix, instruction, counts[BULK], counts[GIVES])
 
 
 def cache_in(folder: Path) -> None:

@@ -1,23 +1,25 @@
 """Rank the tiles that fit by their speed on the GPU that is there, and put the fastest into the table.
 
-Enters: lines of the table for this GPU's architecture. Leaves: the table with the fastest candidate that spills nothing in each,
-and a printed line a candidate. Rare kernels stay as they are: what is rare need not be fast. `tune` comes first; `record` after.
+Enters: lines of the table for this GPU's architecture. Leaves: the table with the fastest candidate that spills nothing in each, of
+described kernels whether they are faster than the plain one, and a printed line a candidate. Rare kernels stay as they are: what
+is rare need not be fast. `tune` comes first; `record` after.
 Not guaranteed: anything of lengths other than that of `benchmarks.kernels.variants.LARGE`. It has not been run on a GPU yet.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.attention_measure import median_ms
 from benchmarks.kernels.tune import CANDIDATES, attempt, write
-from benchmarks.kernels.variants import LARGE, RARE, name_of, start_of
+from benchmarks.kernels.variants import LARGE, RARE, kernel_of, name_of, start_of
 from graphckpt.kernels.attention.triton.launch import Start, start
-from graphckpt.kernels.attention.triton.tiles import TABLE, Slot, Tiling
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, TABLE, Slot, Tiling
 
 HOW = "Of the candidates that spill nothing, the fastest, by `python -m benchmarks.kernels rank` on {device} at length {length}."
 
@@ -48,19 +50,27 @@ def rank_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
     measured = [slot for slot in slots if not slot.kernel.startswith(RARE)]
     fitting = {slot: [tiling for _, tiling in rank(slot, _fits, lambda *_: 0.0)] for slot in measured}
     _use_the_driver_again()
-    for slot in measured:
-        found = rank(
-            slot,
-            lambda slot, tiling: tiling in fitting[slot],
-            lambda slot, tiling: time_on_gpu(start_of(slot, tiling, LARGE)),
-        )
+    lines = {Slot(*(line[name] for name in Slot._fields)): line for line in content["lines"]}
+    # Described kernels after the plain ones that they are compared with.
+    for slot in sorted(measured, key=lambda slot: slot.kernel in DESCRIBED):
+        found = rank(slot, lambda slot, tiling: tiling in fitting[slot], _time_ms)
         for time, tiling in found:
             print(f"{name_of(slot)}: {tuple(tiling)} {time:.3f} ms", flush=True)
-        for line in content["lines"]:
-            if found and all(line[name] == getattr(slot, name) for name in Slot._fields):
-                line.update(found[0][1]._asdict())
+        if found:
+            lines[slot].update(found[0][1]._asdict())
+        if slot.kernel in DESCRIBED:
+            plain = slot._replace(kernel=kernel_of(slot))
+            lines[slot]["is_faster"] = bool(found) and found[0][0] < _time_ms(plain, _tiling(lines[plain]))
     how = HOW.format(device=torch.cuda.get_device_name(), length=LARGE.length)
     write(path, content["lines"], how)
+
+
+def _time_ms(slot: Slot, tiling: Tiling) -> float:
+    return time_on_gpu(start_of(slot, tiling, LARGE))
+
+
+def _tiling(line: Mapping[str, Any]) -> Tiling:
+    return Tiling(*(line[name] for name in Tiling._fields))
 
 
 def _fits(slot: Slot, tiling: Tiling) -> bool:

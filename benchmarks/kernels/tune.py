@@ -1,9 +1,8 @@
 """Find a tile for every line of the table, by compiling.
 
 Candidates are in order of preference: the more a tile reads at once, the less often the other operand is read. The first that
-compiles without a spilled byte within the shared memory of its architecture is taken;
-where there is none, the one
-that spills least. What a GPU would rank, it has not ranked.
+compiles without a spilled byte within the shared memory of its architecture is taken; where there is none, the one that spills
+least. What a GPU would rank, it has not ranked.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from benchmarks.kernels.golden import remember
 from benchmarks.kernels.offline import Resources, compile_for
 from benchmarks.kernels.variants import RARE, name_of, start_of
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
-from graphckpt.kernels.attention.triton.tiles import TABLE, Slot, Tiling
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, TABLE, Slot, Tiling
 
 CANDIDATES = {
     ("forward", "half"): (
@@ -61,6 +60,34 @@ CANDIDATES = {
         (32, 16, 4, 1),
     ),
     ("shared_bias", "half"): ((64, 64, 4, 1), (64, 64, 8, 1), (32, 64, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1)),
+    ("described_forward", "half"): (
+        (128, 128, 8, 2),
+        (128, 128, 4, 2),
+        (128, 64, 8, 2),
+        (128, 64, 4, 2),
+        (64, 64, 8, 2),
+        (64, 64, 4, 2),
+        (64, 32, 4, 2),
+    ),
+    ("described_keys_values", "half"): (
+        (128, 128, 8, 2),
+        (64, 128, 8, 2),
+        (64, 64, 8, 2),
+        (64, 64, 4, 2),
+        (32, 64, 8, 2),
+        (32, 64, 4, 2),
+        (32, 64, 4, 1),
+        (16, 64, 4, 1),
+    ),
+    ("described_queries", "half"): (
+        (128, 128, 8, 2),
+        (128, 64, 8, 2),
+        (64, 64, 8, 2),
+        (64, 64, 4, 2),
+        (64, 32, 4, 2),
+        (64, 32, 4, 1),
+        (64, 16, 4, 1),
+    ),
     ("forward", "fp32"): (
         (64, 64, 8, 2),
         (64, 32, 4, 2),
@@ -137,8 +164,9 @@ def attempt(slot: Slot, tiling: Tiling) -> Tried:
         print(f"  {name_of(slot)} {tuple(tiling)}: {' '.join(str(error).split())[:200]}", flush=True)
         return Tried(tiling, None)
     fits = found.shared_bytes <= SHARED_BYTES[slot.architecture]
-    # Where Triton cannot lay a tile out it may compile a trap, without a word.
-    return Tried(tiling, found if fits and found.instruction else None)
+    # Where Triton cannot lay a tile out it may compile a trap, and warps that are all alike, without a word.
+    is_it = found.instruction and (slot.kernel not in DESCRIBED or found.is_specialized)
+    return Tried(tiling, found if fits and is_it else None)
 
 
 def tune_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
@@ -149,7 +177,7 @@ def tune_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
         known = {Slot(*_key(line)): Tiling(*(line[name] for name in Tiling._fields)) for line in lines.values()}
         tiling, takes = tune(slot, known)
         assert takes is not None
-        line = {**slot._asdict(), **tiling._asdict()}
+        line = {**slot._asdict(), **tiling._asdict(), **({"is_faster": False} if slot.kernel in DESCRIBED else {})}
         lines[_key(line)] = line
         remember(slot, compile_for(slot.architecture, start_of(slot, tiling)))
         write(path, [lines[key] for key in sorted(lines)])

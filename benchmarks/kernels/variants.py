@@ -14,11 +14,22 @@ import torch
 
 from graphckpt.kernels.attention.meaning import Attention, Band, empty_heads_last
 from graphckpt.kernels.attention.triton.launch import Known, Start, attention, gradients
-from graphckpt.kernels.attention.triton.tiles import KERNELS, LOADS, WIDTHS, Slot, Tiling, Tilings, has_line
+from graphckpt.kernels.attention.triton.tiles import (
+    DESCRIBED,
+    KERNELS,
+    LOADS,
+    WIDTHS,
+    Slot,
+    Tiling,
+    Tilings,
+    has_described_line,
+    has_line,
+)
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 KINDS = {"half": torch.bfloat16, "fp32": torch.float32}
 RARE = "rare_"
+BY_DESCRIPTORS = "described_"
 
 
 class Extent(NamedTuple):
@@ -47,18 +58,19 @@ def slots() -> list[Slot]:
         Slot(architecture, kernel, kind, load, *widths)
         for architecture in ARCHITECTURES
         for kind in KINDS
-        for kernel in KERNELS
+        for kernel in (*KERNELS, *DESCRIBED)
         for load in LOADS
         for widths in WIDTHS[kind]
-        if has_line(kind, kernel, load, widths[0])
+        if (has_line(kind, kernel, load, widths[0]) if kernel in KERNELS else has_described_line(architecture, kind, load, widths))
     ]
 
 
 def start_of(slot: Slot, tiling: Tiling, extent: Extent = SMALL) -> Start:
     """The start of this kernel in such a call, with this tile."""
     call, starts = _call(slot, extent), list[Start]()
-    tilings = Tilings(*(tiling for _ in KERNELS))
-    if slot.kernel.removeprefix(RARE) == "forward":
+    described = (tiling if slot.kernel == kernel else None for kernel in DESCRIBED)
+    tilings = Tilings(*(tiling for _ in KERNELS), *described)
+    if kernel_of(slot) == "forward":
         attention(call, tilings, starts.append)
     else:
         out = empty_heads_last(call.q, (extent.batch, extent.heads, extent.length, slot.value_width)).normal_()
@@ -67,9 +79,16 @@ def start_of(slot: Slot, tiling: Tiling, extent: Extent = SMALL) -> Start:
     return next(it for it in starts if _slot_name(it) == slot.kernel)
 
 
+def kernel_of(slot: Slot) -> str:
+    """The kernel that a line is of."""
+    return slot.kernel.removeprefix(RARE).removeprefix(BY_DESCRIPTORS)
+
+
 def _slot_name(it: Start) -> str:
     name: str = it.kernel.__name__
-    return f"{RARE}{name}" if it.arguments.get("RARE") else name
+    if it.arguments.get("RARE"):
+        return f"{RARE}{name}"
+    return f"{BY_DESCRIPTORS}{name}" if it.arguments.get("DESCRIBED") else name
 
 
 def _call(slot: Slot, extent: Extent) -> Attention:
@@ -93,5 +112,5 @@ def _call(slot: Slot, extent: Extent) -> Attention:
         "queries": (batch, heads, length, length),
         "shared_bias": (1, heads, length, length),
     }
-    bias = like.new_empty(shapes[slot.kernel.removeprefix(RARE)]).normal_()
+    bias = like.new_empty(shapes[kernel_of(slot)]).normal_()
     return call._replace(bias=bias, softcap=30.0, dropout=0.1, seed=torch.tensor(0, device=device))

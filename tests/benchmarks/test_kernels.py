@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks.kernels import rank as ranking
 from benchmarks.kernels import tune
 from benchmarks.kernels.golden import Found
 from benchmarks.kernels.offline import Resources
@@ -33,6 +37,13 @@ def test_shared_memory_and_lesser_instructions_fail() -> None:
     assert Found(SLOT, older, FITS).failures == ["no HGMMA, HMMA instead"]
     assert Found(SLOT, older, older).failures == Found(SLOT, FITS, older).failures == []
     assert Found(SLOT, FITS, None).changes == ["is not recorded"]
+
+
+def test_warps_that_are_all_alike_fail_where_some_are_to_read_for_the_others() -> None:
+    slot = SLOT._replace(kernel="described_queries")
+    assert Found(slot, FITS._replace(bulk=4, gives=8), None).failures == []
+    alike = ["4 UTMALDG and 0 USETMAXREG: no warps of their own read by descriptors"]
+    assert Found(slot, FITS._replace(bulk=4), None).failures == alike
 
 
 def test_the_first_that_spills_nothing_is_taken_or_what_spills_least(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +81,26 @@ def test_tiles_are_ranked_by_time_among_those_that_fit() -> None:
     assert all(tiling.warps == 4 for _, tiling in found)
 
 
+def test_a_described_kernel_serves_where_it_was_faster_than_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two heads: by descriptors 64 is faster and 128 is not. What is ranked first is what the others are compared with."""
+    path = tmp_path / "tiles.json"
+    plain = [SLOT._replace(kernel="forward", width=width, value_width=width) for width in (64, 128)]
+    described = [slot._replace(kernel="described_forward") for slot in plain]
+    tune.write(path, [{**slot._asdict(), **Tiling(16, 16, 4, 1)._asdict()} for slot in (*described, *plain)])
+    times = dict.fromkeys(plain, 2.0) | {described[0]: 1.0, described[1]: 2.0}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(ranking, "_fits", lambda slot, tiling: True)
+    monkeypatch.setattr(ranking, "_use_the_driver_again", lambda: None)
+    monkeypatch.setattr(ranking, "_time_ms", lambda slot, tiling: times[slot] + (tiling.rows != 128))
+    rank_all([*described, *plain], path)
+    lines = json.loads(path.read_text())["lines"]
+    assert [line.get("is_faster") for line in lines] == [True, False, None, None]
+    assert lines[2]["rows"] == 128
+
+
 def test_without_a_gpu_nothing_is_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="wanted a GPU, none is here"):
@@ -81,6 +112,8 @@ def test_every_line_has_a_kernel_to_compile() -> None:
         if slot.architecture == "sm_90":
             it = start_of(slot, Tiling(64, 32, 4, 1), SMALL._replace(length=64))
             rare = slot.kernel.startswith("rare_")
-            assert it.kernel.__name__ == slot.kernel.removeprefix("rare_")
+            described = slot.kernel.startswith("described_")
+            assert it.kernel.__name__ == slot.kernel.removeprefix("rare_").removeprefix("described_")
             assert it.arguments.get("RARE", False) == rare
+            assert it.arguments.get("DESCRIBED", False) == described
             assert it.arguments["WIDTH"] == slot.width

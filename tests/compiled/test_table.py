@@ -12,10 +12,10 @@ from benchmarks.kernels.golden import compiled, path_of, recorded
 from benchmarks.kernels.offline import MATRIX, compile_for
 from benchmarks.kernels.tune import attempt
 from benchmarks.kernels.variants import name_of, slots, start_of
-from graphckpt.kernels.attention.meaning import Band
+from graphckpt.kernels.attention.meaning import Attention, Band
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
 from graphckpt.kernels.attention.triton.launch import Known, Start, attention, gradients
-from graphckpt.kernels.attention.triton.tiles import KERNELS, Slot, Tiling, Tilings, table, widths_of
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, KERNELS, Slot, Tiling, Tilings, table, widths_of
 from tests.kernels.attention.cases import call_of
 
 SAMPLE = [
@@ -25,7 +25,9 @@ SAMPLE = [
     Slot("sm_90", "keys_values", "half", "plain", 64, 64),
     Slot("sm_90", "queries", "half", "heavy", 64, 64),
     Slot("sm_90", "rare_forward", "half", "heavy", 64, 64),
+    Slot("sm_90", "described_forward", "half", "plain", 128, 128),
     Slot("sm_100", "forward", "half", "plain", 128, 128),
+    Slot("sm_100", "described_queries", "half", "plain", 64, 64),
     Slot("sm_100", "shared_bias", "half", "heavy", 64, 64),
 ]
 
@@ -88,6 +90,25 @@ def test_numbers_that_are_one_are_constants_to_the_compiler(flags: tuple[str, ..
     gradients(call, Known(out, lse, torch.empty_like(out), lse), True, tilings, starts.append)
     for it in starts:
         assert compile_for("sm_90", it, count_matrix=False).registers > 0
+
+
+@pytest.mark.parametrize("architecture", ["sm_90", "sm_100"])
+def test_descriptors_serve_any_plain_call(architecture: str) -> None:
+    """Heads smaller than their line's, one head, lengths that are multiples of nothing, sinks, no band: some warps still do
+    nothing but read, and nothing spills."""
+    draw = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, length, 1, 32, generator=draw).half().transpose(1, 2) for length in (251, 333))
+    for call in (Attention(q, k, k, 1.0), Attention(q, k, k, 1.0, sinks=torch.zeros(1).half(), band=Band(right=7))):
+        tiling = {kernel: table()[Slot(architecture, kernel, "half", "plain", 64, 64)] for kernel in DESCRIBED}
+        tilings = Tilings(*(Tiling(64, 64, 4, 1) for _ in KERNELS), **tiling)
+        starts = list[Start]()
+        out, lse = attention(call, tilings, starts.append)
+        gradients(call, Known(out, lse, torch.empty_like(out), None), True, tilings, starts.append)
+        described = [it for it in starts if it.arguments.get("DESCRIBED")]
+        assert [it.kernel.__name__ for it in described] == ["forward", "keys_values", "queries"]
+        for it in described:
+            found = compile_for(architecture, it)
+            assert found.is_specialized and not found.spilled_bytes
 
 
 def test_every_line_of_the_table_is_recorded() -> None:

@@ -1,4 +1,6 @@
-"""One small call, forward and backward: what compute-sanitizer watches. ``python -m tests.gpu.sanitized CASE``."""
+"""One small call, forward and backward: what compute-sanitizer watches. ``python -m tests.gpu.sanitized CASE``.
+
+Where a GPU has no kernels that read by descriptors, `DESCRIBED` runs the plain ones."""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import torch
 
 from graphckpt.kernels.attention.api import run
 from graphckpt.kernels.attention.triton import launch
-from tests.gpu.test_numerics import on_gpu
+from tests.gpu.described import by_descriptors
+from tests.gpu.test_numerics import on_gpu, plain_call
 from tests.kernels.attention.cases import answer, call_of
 
 CASES = {
@@ -18,6 +21,7 @@ CASES = {
     "shared-bias": ("bias", "softcap"),
     "sinks": ("sinks", "dropout", "wide"),
 }
+DESCRIBED = "described"
 BROKEN = "broken"
 
 
@@ -26,6 +30,13 @@ def main(case: str) -> None:
     call = on_gpu(call_of(CASES.get(case, ()), torch.bfloat16))
     if case == BROKEN:
         launch.attention(call, starter=_start_broken)
+        torch.cuda.synchronize()
+        return
+    if case == DESCRIBED:
+        call = plain_call(200, 300, 64, 64)
+        tilings = by_descriptors(call)
+        out, lse = launch.attention(call, tilings)
+        launch.gradients(call, launch.Known(out, lse, torch.randn_like(out), None), tilings=tilings)
         torch.cuda.synchronize()
         return
     sizes = call.sizes

@@ -11,8 +11,10 @@ from torch import Tensor
 from graphckpt.kernels.attention import reference
 from graphckpt.kernels.attention.api import fastest, run
 from graphckpt.kernels.attention.meaning import NOTHING, PASSES, STOPS, Attention, Band
+from graphckpt.kernels.attention.triton import launch
+from tests.gpu.described import by_descriptors
 from tests.kernels.attention import cases
-from tests.kernels.attention.cases import CASES, answer, cast, eager, errors, squared_errors
+from tests.kernels.attention.cases import CASES, Answer, answer, cast, eager, errors, squared_errors
 
 LENGTHS = [1, 63, 64, 65, 127, 128, 129, 300]
 HEADS = [(16, 16), (40, 40), (64, 64), (80, 80), (96, 96), (128, 128), (160, 160), (192, 128), (256, 256)]
@@ -95,6 +97,36 @@ def test_head_sizes(width: int, value_width: int) -> None:
 @pytest.mark.parametrize("keys", LENGTHS)
 def test_lengths_around_a_tile(rows: int, keys: int) -> None:
     check(plain_call(rows, keys, 64, 64))
+
+
+@pytest.mark.parametrize("width", [16, 64, 128])
+@pytest.mark.parametrize(("rows", "keys"), [(256, 256), (200, 333), (1024, 1024)])
+def test_descriptors(rows: int, keys: int, width: int) -> None:
+    """Forward and gradients by the accelerator against fp64, as exact as they are to be; the same bits every time."""
+    call = plain_call(rows, keys, width, width)
+    tilings = by_descriptors(call)
+    if tilings is None:
+        pytest.skip("this GPU has no accelerator that the kernels use")
+    ran = set[str]()
+
+    def starter(it: launch.Start) -> None:
+        if it.arguments.get("DESCRIBED"):
+            ran.add(it.kernel.__name__)
+        launch.start(it)
+
+    grad_out = torch.randn(2, 4, rows, width, device="cuda").to(torch.bfloat16)
+    results = []
+    for _ in range(2):
+        out, lse = launch.attention(call, tilings, starter)
+        found = launch.gradients(call, launch.Known(out, lse, grad_out, None), tilings=tilings, starter=starter)
+        results.append((out, lse, found.q, found.k, found.v))
+    assert ran == {"forward", "keys_values", "queries"}
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    true = answer(reference.attend, cast(call, torch.float64), grad_out)
+    plain = answer(eager, call, grad_out)
+    mine = Answer(results[0][0], results[0][1], found)
+    ours, theirs = squared_errors(mine, true), squared_errors(plain, true)
+    assert all(ours[name] <= 4 * theirs[name] for name in ours), (ours, theirs)
 
 
 def test_offsets_beyond_32_bits() -> None:

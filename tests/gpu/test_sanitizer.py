@@ -12,7 +12,7 @@ from tests.gpu import sanitized
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-@pytest.mark.parametrize("case", sorted(sanitized.CASES))
+@pytest.mark.parametrize("case", [*sorted(sanitized.CASES), sanitized.DESCRIBED])
 def test_nothing_is_found(tool: str, case: str) -> None:
     command = shutil.which("compute-sanitizer")
     if command is None:

@@ -19,6 +19,8 @@ _DRAWS = 2**16
 _FAR = 2**30
 # Rows and columns of a tile together are at most so many.
 _TILE = 512
+# Bytes.
+_ALIGNED = 16
 
 
 class Strided(NamedTuple):
@@ -111,6 +113,20 @@ def call_of(call: Attention, empty: Tensor | None) -> Call:
     operands = (strided(call.q), strided(call.k), strided(call.v))
     scores = Scores(call.scale, call.softcap or None)
     return Call(*operands, masks, scores, bias, call.sinks, dropout, sizes.heads, sizes.group, sizes.rows, sizes.keys)
+
+
+def is_describable(*tensors: Tensor) -> bool:
+    """Whether the tensor memory accelerator reads tiles of heads of these: columns side by side, a power of two of them, rows that
+    start at multiples of 16 bytes (CUDA C++ Programming Guide, cuTensorMapEncodeTiled)."""
+    return all(_is_describable(tensor) for tensor in tensors)
+
+
+def _is_describable(tensor: Tensor) -> bool:
+    width, itemsize = tensor.shape[3], tensor.dtype.itemsize
+    _, batch, head, row, column, _ = strided(tensor)
+    aligned = all(place % _ALIGNED == 0 for place in (tensor.data_ptr(), *(at * itemsize for at in (batch, head, row))))
+    is_one_part = width * itemsize >= _ALIGNED and not width & (width - 1)
+    return is_one_part and column == 1 and row > 0 and aligned
 
 
 def has_masks(call: Attention) -> bool:

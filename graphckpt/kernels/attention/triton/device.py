@@ -90,6 +90,47 @@ def load_parts(
 
 
 @triton.jit
+def tiles_of(tensor, batch, head, count, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Tiles of ROWS rows of a head, which a tensor memory accelerator reads; 0 beyond ``count`` rows. Columns lie side by side."""
+    at = place(tensor, batch, head, 0, 0)
+    row = tl.cast(tensor.row, tl.int64)
+    return tl.make_tensor_descriptor(at, shape=[count, WIDTH], strides=[row, 1], block_shape=[ROWS, WIDTH])
+
+
+@triton.jit
+def word_of(rare, index, first, row_count, TOLD: tl.constexpr):
+    """Where word is left of the tile of TOLD rows that row ``first`` of a head is in, or of the row itself where that is 1."""
+    if TOLD == 1:
+        index = index.to(tl.int64)
+    return rare + index * tl.cdiv(row_count, TOLD) + first // TOLD
+
+
+@triton.jit
+def is_told(word, first, row_count, ROWS: tl.constexpr, TOLD: tl.constexpr):
+    """Above 0 where one of the ROWS rows from ``first`` on is to be done again."""
+    if TOLD == 1:
+        rows = tl.arange(0, ROWS)
+        found = tl.max(tl.load(word + rows, mask=rows < row_count - first, other=0).to(tl.int32))
+    else:
+        found = tl.load(word)
+    return found
+
+
+@triton.jit
+def not_finite(values):
+    """Above 0 where one of the values is no number, or none that is finite."""
+    return tl.max(tl.where(tl.abs(values) < float("inf"), 0, 1))
+
+
+@triton.jit
+def tell_rows(word, values, first, row_count, ROWS: tl.constexpr):
+    """Leave word of each row by itself: to reduce over rows is more than Triton specializes warps for."""
+    rows = tl.arange(0, ROWS)
+    found = tl.max(tl.where(tl.abs(values) < float("inf"), 0, 1), 1)
+    tl.store(word + rows, (found > 0).to(tl.int8), mask=rows < row_count - first)
+
+
+@triton.jit
 def store_part(base, row_stride, rows, count, part, FIRST: tl.constexpr, SPAN: tl.constexpr, WIDTH: tl.constexpr):
     """Write (rows, SPAN) into rows of dense columns."""
     columns = FIRST + tl.arange(0, SPAN)

@@ -3,6 +3,9 @@
 What is no number in a value shows only in rows that weigh it. A product has no such rule (0 times NaN is NaN), and checking every
 value would cost what the product does. So where there are masks a program leaves word of a tile whose sum is not finite, and of one
 with rows that see nothing; the same kernel, RARE, then does those tiles again with care, and has nothing to do for all others.
+
+DESCRIBED: operands come by the tensor memory accelerator of sm_90 and sm_100, and some warps do nothing but ask for them (warp
+specialization). Triton 3.7 does that to one loop a kernel, so all tiles are masked alike where one is.
 """
 
 from __future__ import annotations
@@ -18,13 +21,18 @@ from graphckpt.kernels.attention.triton.device import (
     allowed_by,
     empty_in,
     exponents,
+    is_told,
     kept_in,
     keys_of,
     load_parts,
+    not_finite,
     power,
     product,
     store_parts,
+    tell_rows,
+    tiles_of,
     unit,
+    word_of,
 )
 
 
@@ -45,24 +53,29 @@ def forward(
     PRECISION: tl.constexpr,
     RARE: tl.constexpr,
     TOLD: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """One program a tile of rows of a head; tiles that read most come first under a causal band. ``rare``: int8
-    (B, H, tiles of TOLD rows), which are to be done again; None where there are no masks."""
+    (B, H, tiles of TOLD rows), which are to be done again; None where there are no masks. DESCRIBED: no RARE, nothing but a band,
+    no rest of a head, and a TOLD of 1."""
     tiles = tl.cdiv(call.row_count, ROWS)
     tile = tiles - 1 - tl.program_id(0) % tiles
     index = tl.program_id(0) // tiles
     batch = index // call.heads
     head = index % call.heads
     first = tile * ROWS
-    # Word is left by tiles of TOLD rows.
-    told = rare
+    word = rare
     if rare is not None:
-        told = rare + index * tl.cdiv(call.row_count, TOLD) + first // TOLD
+        word = word_of(rare, index, first, call.row_count, TOLD)
     if RARE:  # noqa: SIM102
-        if tl.load(told) == 0:
+        if is_told(word, first, call.row_count, ROWS, TOLD) == 0:
             return
     rows = first + tl.arange(0, ROWS)
-    q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+    if DESCRIBED:
+        q = tiles_of(call.q, batch, head, call.row_count, ROWS, SPAN).load([first, 0])
+        q_rest = q
+    else:
+        q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
     EXACT: tl.constexpr = q.dtype == tl.float32
@@ -71,10 +84,10 @@ def forward(
     acc_rest = acc
     if VALUE_REST:
         acc_rest = tl.zeros([ROWS, VALUE_REST], tl.float32)
-    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
+    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS, DESCRIBED)
     mine = (q, q_rest, batch, head, first)
     sums = (acc, acc_rest, largest, total)
-    if RARE or call.masks.keys is not None or call.masks.q_documents is not None:
+    if DESCRIBED or RARE or call.masks.keys is not None or call.masks.q_documents is not None:
         sums = _walk(sums, mine, call, start, stop, MASKED, RARE, PRECISION, shape)
     else:
         if call.masks.left is not None:
@@ -92,11 +105,13 @@ def forward(
         acc = tl.where(empty[:, None], spread, acc)
         if VALUE_REST:
             acc_rest = tl.where(empty[:, None], spread_rest, acc_rest)
-    if not RARE and rare is not None:
+    if DESCRIBED and rare is not None:
+        tell_rows(word, acc, first, call.row_count, ROWS)
+    elif not RARE and rare is not None:
         unusual = not_finite(acc) + not_finite(acc_rest)
         if call.masks.empty is not None:
             unusual += tl.max(tl.where((total == 0.0) & (rows < call.row_count), 1, 0))
-        tl.store(told, (unusual > 0).to(tl.int8))
+        tl.store(word, (unusual > 0).to(tl.int8))
     scale = 1.0 / tl.where(total == 0.0, 1.0, total)
     if call.dropout is not None:
         scale = scale * call.dropout.inverse
@@ -107,12 +122,6 @@ def forward(
     where = lse + index.to(tl.int64) * call.row_count + rows
     logarithm = largest + tl.log2(total) * LN2 if EXACT else (largest + tl.log2(total)) * LN2
     tl.store(where, logarithm, mask=rows < call.row_count)
-
-
-@triton.jit
-def not_finite(values):
-    """Above 0 where one of the values is no number, or none that is finite."""
-    return tl.max(tl.where(tl.abs(values) < float("inf"), 0, 1))
 
 
 @triton.jit
@@ -150,14 +159,22 @@ def _walk(
     VALUE_REST: tl.constexpr = SHAPE[5]
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
+    DESCRIBED: tl.constexpr = SHAPE[8]
     EXACT: tl.constexpr = q.dtype == tl.float32
     key_head = head // call.group
     rows = first + tl.arange(0, ROWS)
-    for first_key in tl.range(start, stop, KEYS):
+    if DESCRIBED:
+        k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN)
+        v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN)
+    for first_key in tl.range(start, stop, KEYS, warp_specialize=DESCRIBED):
         keys = first_key + tl.arange(0, KEYS)
-        k, k_rest = load_parts(
-            call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
-        )
+        if DESCRIBED:
+            k = k_tiles.load([first_key, 0])
+            k_rest = k
+        else:
+            k, k_rest = load_parts(
+                call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
+            )
         z = product(q, q_rest, k, k_rest, REST, PRECISION)
         z, _ = exponents(
             z,
@@ -186,9 +203,13 @@ def _walk(
         if call.dropout is not None:
             index = batch * call.heads + head
             weights = tl.where(kept_in(call.dropout, rows, first_key, index, ROWS, KEYS, False), weights, 0.0)
-        v, v_rest = load_parts(
-            call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
-        )
+        if DESCRIBED:
+            v = v_tiles.load([first_key, 0])
+            v_rest = v
+        else:
+            v, v_rest = load_parts(
+                call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
+            )
         weights = weights.to(v.dtype)
         acc = weighed(weights, v, acc * shrunk[:, None], CAREFUL, PRECISION)
         if VALUE_REST:

@@ -18,6 +18,7 @@ from graphckpt.kernels.attention.triton.device import (
     product,
     rows_of,
     store_parts,
+    tiles_of,
 )
 from graphckpt.kernels.attention.triton.gradients import known_of, load_row, of_tile
 
@@ -42,9 +43,10 @@ def keys_values(
     PRECISION: tl.constexpr,
     PASSES: tl.constexpr,
     RARE: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """``k_found`` and ``v_found`` as k and v, heads last. ``bias_found``: (B, H, K), or None. RARE: of batches with rows that are
-    empty, which attend to every key."""
+    empty, which attend to every key. DESCRIBED as in forward."""
     tiles = tl.cdiv(call.key_count, KEYS)
     tile = tl.program_id(0) % tiles
     index = tl.program_id(0) // tiles
@@ -56,13 +58,19 @@ def keys_values(
             return
     first_key = tile * KEYS
     keys = first_key + tl.arange(0, KEYS)
-    k, k_rest = load_parts(call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, True)
-    v, v_rest = load_parts(
-        call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
-    )
+    if DESCRIBED:
+        k = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN).load([first_key, 0])
+        v = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN).load([first_key, 0])
+        k_rest = k
+        v_rest = v
+    else:
+        k, k_rest = load_parts(call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, True)
+        v, v_rest = load_parts(
+            call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+        )
     last = tl.minimum(first_key + KEYS, call.key_count) - 1
     start, stop = rows_of(call.masks, first_key, last, call.row_count, ROWS)
-    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
+    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS, DESCRIBED)
     mine = (k, k_rest, v, v_rest, first_key)
     theirs = (grad_out, lse, mean)
     k_acc = tl.zeros([KEYS, SPAN], tl.float32)
@@ -143,8 +151,14 @@ def _walk(
 ):
     """Sums over the rows from ``start``, a multiple of ROWS, to ``stop``; of a spread, over tiles with rows that are empty."""
     ROWS: tl.constexpr = SHAPE[6]
+    DESCRIBED: tl.constexpr = SHAPE[8]
     k_acc, k_acc_rest, v_acc, v_acc_rest, sums = accs
-    for first_row in tl.range(start, stop, ROWS):
+    tiles = None
+    if DESCRIBED:
+        q_tiles = tiles_of(call.q, batch, head, call.row_count, ROWS, SHAPE[1])
+        grad_tiles = tiles_of(theirs[0], batch, head, call.row_count, ROWS, SHAPE[4])
+        tiles = (q_tiles, grad_tiles)
+    for first_row in tl.range(start, stop, ROWS, warp_specialize=DESCRIBED):
         if MODE == SPREAD:
             rows = first_row + tl.arange(0, ROWS)
             if tl.max(empty_in(call.masks, batch, rows, call.row_count).to(tl.int32), 0) > 0:
@@ -156,6 +170,7 @@ def _walk(
                     sums,
                     mine,
                     theirs,
+                    tiles,
                     call,
                     batch,
                     head,
@@ -174,6 +189,7 @@ def _walk(
                 sums,
                 mine,
                 theirs,
+                tiles,
                 call,
                 batch,
                 head,
@@ -195,6 +211,7 @@ def _add(
     sums,
     mine,
     theirs,
+    tiles,
     call,
     batch,
     head,
@@ -215,10 +232,16 @@ def _add(
     KEYS: tl.constexpr = SHAPE[7]
     k, k_rest, v, v_rest, first_key = mine
     grad_out, lse, mean = theirs
-    q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
-    grad, grad_rest = load_parts(
-        grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
-    )
+    if tiles is not None:
+        q = tiles[0].load([first, 0])
+        grad = tiles[1].load([first, 0])
+        q_rest = q
+        grad_rest = grad
+    else:
+        q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+        grad, grad_rest = load_parts(
+            grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+        )
     rows = first + tl.arange(0, ROWS)
     known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)

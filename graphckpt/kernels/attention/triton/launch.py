@@ -7,6 +7,8 @@ number a row (B, H, Q), and of a bias that rows or keys share one a row or key a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from graphckpt.kernels.attention.meaning import PASSES, Attention, Gradients, em
 from graphckpt.kernels.attention.triton import arguments, bias, delta, forward, keys_values, queries
 from graphckpt.kernels.attention.triton.choice import INTERPRETER, architecture_of
 from graphckpt.kernels.attention.triton.parts import parts_of
-from graphckpt.kernels.attention.triton.tiles import INTERPRETED, Tiling, Tilings, tilings_of
+from graphckpt.kernels.attention.triton.tiles import INTERPRETED, Tiling, Tilings, load_of, tilings_of
 
 
 class Start(NamedTuple):
@@ -41,6 +43,8 @@ class Known(NamedTuple):
 
 
 Starter = Callable[[Start], None]
+# A tile, and flags of the kernel.
+Way = tuple[Tiling, dict[str, bool]]
 # Rows that are read once and summed, and tiles of which only masks are read.
 _SUMMED_ROWS = 64
 _EMPTY_TILE = (32, 64)
@@ -48,7 +52,17 @@ _EMPTY_TILE = (32, 64)
 
 def start(it: Start) -> None:
     """Run it on the device of its tensors."""
-    it.kernel[(it.programs,)](**it.arguments, num_warps=it.warps, num_stages=it.stages)
+    run = partial(it.kernel[(it.programs,)], **it.arguments, num_warps=it.warps, num_stages=it.stages)
+    if it.arguments.get("DESCRIBED"):
+        copy_context().run(_with_memory, run)
+    else:
+        run()
+
+
+def _with_memory(run: Callable[[], object]) -> None:
+    # Descriptors are written by the programs, into memory that Triton asks of whoever starts them: not for longer than that.
+    triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
+    run()
 
 
 def attention(call: Attention, tilings: Tilings | None = None, starter: Starter = start) -> tuple[Tensor, Tensor]:
@@ -60,7 +74,8 @@ def attention(call: Attention, tilings: Tilings | None = None, starter: Starter 
     with torch.cuda.device_of(call.q):
         given = arguments.call_of(call, _empty_rows(call, starter))
         named = {"call": given, "out": out, "lse": lse}
-        _once_and_again(forward.forward, call, (tiles.forward, tiles.rare_forward), named, starter)
+        ways = _ways(tiles.forward, tiles.rare_forward, tiles.described_forward if _may_describe(call) else None)
+        _once_and_again(forward.forward, call, ways, named, starter)
     return out, lse
 
 
@@ -80,14 +95,14 @@ def gradients(
         passes = {"PASSES": empty is not None and call.uniform == PASSES}
         bias_found = _BiasGradient.of(call) if of_bias else _BiasGradient()
         keyed = {"k_found": found[1], "v_found": found[2], "bias_found": bias_found.keys, **passes}
-        for tiling, rare in (
-            (tiles.keys_values, False),
-            *([(tiles.rare_keys_values, True)] if empty is not None else []),
-        ):
+        may_describe = _may_describe(call, known.grad_out)
+        ways = _ways(tiles.keys_values, tiles.rare_keys_values, tiles.described_keys_values if may_describe else None)
+        for tiling, way in ways[: 1 + (empty is not None)]:
             programs = triton.cdiv(sizes.keys, tiling.keys) * sizes.batch * sizes.key_heads
-            starter(_started(keys_values.keys_values, programs, call, tiling, {**shared, **keyed, "RARE": rare}))
+            starter(_started(keys_values.keys_values, programs, call, tiling, {**shared, **keyed, **way}))
         rowed = {"found": found[0], "bias_found": bias_found.whole, "bias_rows_found": bias_found.rows, **passes}
-        _once_and_again(queries.queries, call, (tiles.queries, tiles.rare_queries), {**shared, **rowed}, starter)
+        ways = _ways(tiles.queries, tiles.rare_queries, tiles.described_queries if may_describe else None)
+        _once_and_again(queries.queries, call, ways, {**shared, **rowed}, starter)
         if bias_found.shared is not None:
             starter(_of_shared_bias(call, tiles.shared_bias, {**shared, **passes}, bias_found.shared))
     return Gradients(found[0], found[1], found[2], bias_found.result(call) if of_bias else None, sinks)
@@ -179,19 +194,31 @@ def _empty_rows(call: Attention, starter: Starter) -> Tensor | None:
     return found
 
 
-def _once_and_again(
-    kernel: Any, call: Attention, tilings: tuple[Tiling, Tiling], named: dict[str, Any], starter: Starter
-) -> None:
-    """A kernel of rows, and where there are masks the same for what it left word of, in tiles of its own."""
-    sizes, told = call.sizes, tilings[0].rows
+def _may_describe(call: Attention, *more: Tensor) -> bool:
+    # What is empty would be one more thing to read.
+    if arguments.may_be_empty(call):
+        return False
+    return load_of(call) == "plain" and arguments.is_describable(call.q, call.k, call.v, *more)
+
+
+def _ways(plain: Tiling, rare: Tiling, described: Tiling | None) -> list[Way]:
+    """Tiles and flags of a kernel, by descriptors where there is a tile for that, and of the same for what is rare."""
+    first = {"RARE": False, "DESCRIBED": described is not None}
+    return [(described or plain, first), (rare, {"RARE": True, "DESCRIBED": False})]
+
+
+def _once_and_again(kernel: Any, call: Attention, ways: list[Way], named: dict[str, Any], starter: Starter) -> None:
+    """A kernel of rows, and where there are masks the same for what it left word of: tiles, or rows if it reads by descriptors."""
+    (first, how), (again, how_again) = ways
+    sizes, told = call.sizes, 1 if how["DESCRIBED"] else first.rows
     heads = sizes.batch * sizes.heads
     masked = arguments.has_masks(call)
     rare = call.q.new_empty(heads * triton.cdiv(sizes.rows, told), dtype=torch.int8) if masked else None
     # Both are powers of two: what is done again lies within one tile that left word.
-    small = tilings[1]._replace(rows=min(tilings[1].rows, told))
-    for tiling, again in ((tilings[0], False), (small, True))[: 1 + masked]:
+    small = again if told == 1 else again._replace(rows=min(again.rows, told))
+    for tiling, way in ((first, how), (small, how_again))[: 1 + masked]:
         programs = triton.cdiv(sizes.rows, tiling.rows) * heads
-        starter(_started(kernel, programs, call, tiling, {**named, "rare": rare, "RARE": again, "TOLD": told}))
+        starter(_started(kernel, programs, call, tiling, {**named, **way, "rare": rare, "TOLD": told}))
 
 
 def _started(kernel: Any, programs: int, call: Attention, tiling: Tiling, named: dict[str, Any]) -> Start:

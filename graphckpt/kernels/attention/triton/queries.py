@@ -10,12 +10,17 @@ from graphckpt.kernels.attention.triton.device import (
     MASKED,
     SPREAD,
     empty_in,
+    is_told,
     keys_of,
     load_parts,
+    not_finite,
     product,
     store_parts,
+    tell_rows,
+    tiles_of,
+    word_of,
 )
-from graphckpt.kernels.attention.triton.forward import not_finite, weighed
+from graphckpt.kernels.attention.triton.forward import weighed
 from graphckpt.kernels.attention.triton.gradients import known_of, load_row, of_tile
 
 
@@ -41,6 +46,7 @@ def queries(
     PASSES: tl.constexpr,
     RARE: tl.constexpr,
     TOLD: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """``found`` as q, heads last. ``bias_found``: dense (B, H, Q, K) of zeros, or None. ``bias_rows_found``: (B, H, Q), or None.
     ``rare`` and RARE as in forward; here keys that are no numbers are what a product would spread."""
@@ -50,23 +56,28 @@ def queries(
     batch = index // call.heads
     head = index % call.heads
     first = tile * ROWS
-    # Word is left by tiles of TOLD rows.
-    told = rare
+    word = rare
     if rare is not None:
-        told = rare + index * tl.cdiv(call.row_count, TOLD) + first // TOLD
+        word = word_of(rare, index, first, call.row_count, TOLD)
     if RARE:  # noqa: SIM102
-        if tl.load(told) == 0:
+        if is_told(word, first, call.row_count, ROWS, TOLD) == 0:
             return
     rows = first + tl.arange(0, ROWS)
-    q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
-    grad, grad_rest = load_parts(
-        grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
-    )
+    if DESCRIBED:
+        q = tiles_of(call.q, batch, head, call.row_count, ROWS, SPAN).load([first, 0])
+        grad = tiles_of(grad_out, batch, head, call.row_count, ROWS, VALUE_SPAN).load([first, 0])
+        q_rest = q
+        grad_rest = grad
+    else:
+        q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+        grad, grad_rest = load_parts(
+            grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+        )
     known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
-    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS)
+    shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS, DESCRIBED)
     mine = (q, q_rest, grad, grad_rest, known, means, batch, head, first)
     acc = tl.zeros([ROWS, SPAN], tl.float32)
     acc_rest = acc
@@ -74,7 +85,7 @@ def queries(
         acc_rest = tl.zeros([ROWS, REST], tl.float32)
     sums = tl.zeros([ROWS], tl.float32)
     accs = (acc, acc_rest, sums)
-    if RARE or call.masks.keys is not None or call.masks.q_documents is not None:
+    if DESCRIBED or RARE or call.masks.keys is not None or call.masks.q_documents is not None:
         accs = _walk(accs, mine, call, bias_found, start, stop, MASKED, RARE, PRECISION, shape)
     else:
         if call.masks.left is not None:
@@ -91,11 +102,13 @@ def queries(
         acc = tl.where(empty[:, None], spread, acc)
         if REST:
             acc_rest = tl.where(empty[:, None], spread_rest, acc_rest)
-    if not RARE and rare is not None:
+    if DESCRIBED and rare is not None:
+        tell_rows(word, acc, first, call.row_count, ROWS)
+    elif not RARE and rare is not None:
         unusual = not_finite(acc) + not_finite(acc_rest)
         if PASSES:
             unusual += tl.max(empty_in(call.masks, batch, rows, call.row_count).to(tl.int32))
-        tl.store(told, (unusual > 0).to(tl.int8))
+        tl.store(word, (unusual > 0).to(tl.int8))
     acc = acc * call.scores.scale
     if REST:
         acc_rest = acc_rest * call.scores.scale
@@ -128,16 +141,26 @@ def _walk(
     VALUE_REST: tl.constexpr = SHAPE[5]
     ROWS: tl.constexpr = SHAPE[6]
     KEYS: tl.constexpr = SHAPE[7]
+    DESCRIBED: tl.constexpr = SHAPE[8]
     rows = first + tl.arange(0, ROWS)
     key_head = head // call.group
-    for first_key in tl.range(start, stop, KEYS):
+    if DESCRIBED:
+        k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN)
+        v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN)
+    for first_key in tl.range(start, stop, KEYS, warp_specialize=DESCRIBED):
         keys = first_key + tl.arange(0, KEYS)
-        k, k_rest = load_parts(
-            call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
-        )
-        v, v_rest = load_parts(
-            call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
-        )
+        if DESCRIBED:
+            k = k_tiles.load([first_key, 0])
+            v = v_tiles.load([first_key, 0])
+            k_rest = k
+            v_rest = v
+        else:
+            k, k_rest = load_parts(
+                call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
+            )
+            v, v_rest = load_parts(
+                call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
+            )
         products = product(q, q_rest, k, k_rest, REST, PRECISION)
         grads = product(grad, grad_rest, v, v_rest, VALUE_REST, PRECISION)
         _, of_z, of_product = of_tile(

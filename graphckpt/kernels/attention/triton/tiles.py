@@ -3,6 +3,9 @@
 `tiles.json` is made by ``python -m benchmarks.kernels tune``, which compiles candidates for each architecture, largest first, and
 takes the first that spills no register; its head says how. Without a GPU that is all it knows: the table is of what fits, not of
 what was measured to be fastest.
+
+Kernels that read by descriptors (`DESCRIBED`) stand in it beside the plain ones, and serve where a GPU has shown them to be faster:
+``python -m benchmarks.kernels rank`` says so in their lines.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from graphckpt.kernels.attention.meaning import OPEN, Attention
 
 TABLE = Path(__file__).with_name("tiles.json")
 KERNELS = ("forward", "rare_forward", "keys_values", "rare_keys_values", "queries", "rare_queries", "shared_bias")
+# Of plain calls of halves, by the tensor memory accelerator of these architectures.
+DESCRIBED = ("described_forward", "described_keys_values", "described_queries")
+_DESCRIBING = ("sm_90", "sm_100")
 # Head sizes of q and k, and of v, that the table has. A call takes the smallest that holds it.
 WIDTHS = {
     "half": ((64, 64), (96, 96), (128, 128), (256, 256)),
@@ -43,7 +49,7 @@ class Tiling(NamedTuple):
 
 
 class Tilings(NamedTuple):
-    """Of the kernels of one call. A rare one does rows again in tiles as tall, or smaller."""
+    """Of the kernels of one call. A rare one does rows again. A described one is None where it does not serve."""
 
     forward: Tiling
     rare_forward: Tiling
@@ -52,6 +58,9 @@ class Tilings(NamedTuple):
     queries: Tiling
     rare_queries: Tiling
     shared_bias: Tiling
+    described_forward: Tiling | None = None
+    described_keys_values: Tiling | None = None
+    described_queries: Tiling | None = None
 
 
 class Slot(NamedTuple):
@@ -69,16 +78,26 @@ class Slot(NamedTuple):
 INTERPRETED = Tilings(*(Tiling(64, 64, 4, 1) for _ in KERNELS))
 
 
+class Line(NamedTuple):
+    """``is_faster``: whether a GPU has shown this described kernel to be faster than the plain one."""
+
+    tiling: Tiling
+    is_faster: bool
+
+
 @cache
+def lines() -> dict[Slot, Line]:
+    """The table as it is written."""
+    found = {}
+    for line in json.loads(TABLE.read_text())["lines"]:
+        tiling = Tiling(*(line[name] for name in Tiling._fields))
+        found[Slot(*(line[name] for name in Slot._fields))] = Line(tiling, line.get("is_faster", False))
+    return found
+
+
 def table() -> dict[Slot, Tiling]:
-    """All lines."""
-    lines = json.loads(TABLE.read_text())["lines"]
-    return {
-        Slot(
-            line["architecture"], line["kernel"], line["kind"], line["load"], line["width"], line["value_width"]
-        ): Tiling(line["rows"], line["keys"], line["warps"], line["stages"])
-        for line in lines
-    }
+    """The tiles of all lines."""
+    return {slot: line.tiling for slot, line in lines().items()}
 
 
 def tilings_of(call: Attention, architecture: str) -> Tilings:
@@ -90,11 +109,13 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
     kind = "fp32" if call.q.dtype == torch.float32 else "half"
     width, value_width = widths_of(kind, call.q.shape[3], call.v.shape[3])
     load = load_of(call)
-    loads = (load if has_line(kind, kernel, load, width) else "heavy" for kernel in KERNELS)
+    of_loads = (load if has_line(kind, kernel, load, width) else "heavy" for kernel in KERNELS)
     slots = (
-        Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), loads, strict=False)
+        Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), of_loads, strict=False)
     )
-    return Tilings(*(_line(slot) for slot in slots))
+    described = (lines().get(Slot(architecture, kernel, kind, load, width, value_width)) for kernel in DESCRIBED)
+    faster = (line.tiling if line is not None and line.is_faster else None for line in described)
+    return Tilings(*(_line(slot) for slot in slots), *faster)
 
 
 def load_of(call: Attention) -> str:
@@ -113,6 +134,13 @@ def has_line(kind: str, kernel: str, load: str, width: int) -> bool:
     return True
 
 
+def has_described_line(architecture: str, kind: str, load: str, widths: tuple[int, int]) -> bool:
+    """Whether the table has lines of `DESCRIBED` kernels: for heads that are one power of two; wider ones spill."""
+    width, value_width = widths
+    is_power = width == value_width and not width & (width - 1)
+    return architecture in _DESCRIBING and kind == "half" and load == "plain" and is_power and width <= _NARROW
+
+
 def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:
     """The smallest head sizes of the table that hold these.
 
@@ -126,8 +154,8 @@ def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:
 
 
 def _line(slot: Slot) -> Tiling:
-    found = table().get(slot)
+    found = lines().get(slot)
     if found is None:
-        wanted = f"one of the {len(table())} lines of {TABLE.name}, which benchmarks.kernels makes"
+        wanted = f"one of the {len(lines())} lines of {TABLE.name}, which benchmarks.kernels makes"
         raise AttentionError("tiles", wanted, slot)
-    return found
+    return found.tiling

@@ -93,6 +93,19 @@ def test_what_is_done_again_lies_within_the_tile_that_left_word_of_it() -> None:
         assert second.programs == 4 * -(-150 // again)
 
 
+def test_by_descriptors_word_is_left_of_every_row() -> None:
+    """150 rows of 4 heads, tiles of 32 that are done again in tiles of 64."""
+    tilings = TILINGS._replace(described_forward=Tiling(32, 32, 4, 1), rare_forward=Tiling(64, 32, 4, 1))
+    starts = list[Start]()
+    attention(call_of(("causal",), torch.float16), tilings, starts.append)
+    first, second = starts
+    assert (first.arguments["DESCRIBED"], second.arguments["DESCRIBED"]) == (True, False)
+    assert (first.arguments["ROWS"], second.arguments["ROWS"]) == (32, 64)
+    assert first.arguments["rare"] is second.arguments["rare"]
+    assert first.arguments["rare"].numel() == 4 * 150
+    assert (first.arguments["TOLD"], second.arguments["TOLD"]) == (1, 1)
+
+
 def test_halves_are_multiplied_as_they_are_and_fp32_in_three_parts() -> None:
     assert [precision_of(dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32)] == [
         "ieee",

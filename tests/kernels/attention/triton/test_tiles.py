@@ -7,7 +7,8 @@ import torch
 
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention.meaning import Attention, Band
-from graphckpt.kernels.attention.triton.tiles import WIDTHS, Slot, table, tilings_of, widths_of
+from graphckpt.kernels.attention.triton import tiles
+from graphckpt.kernels.attention.triton.tiles import WIDTHS, Slot, Tiling, table, tilings_of, widths_of
 
 
 def test_a_call_takes_the_smallest_head_that_holds_it() -> None:
@@ -41,7 +42,7 @@ def test_every_call_has_its_tiles(architecture: str, dtype: torch.dtype) -> None
                 Slot(architecture, "forward", kind, load if kind == "half" else "heavy", *widths_of(kind, 72, 72))
             ]
         )
-        for tiling in found:
+        for tiling in filter(None, found):
             assert all(size & (size - 1) == 0 for size in tiling[:3])
 
 
@@ -49,3 +50,14 @@ def test_no_line_is_an_error_that_says_how_to_make_one() -> None:
     q = torch.empty(1, 1, 8, 64)
     with pytest.raises(AttentionError, match=r"tiles\.json, which benchmarks\.kernels makes, came Slot"):
         tilings_of(Attention(q, q, q, 1.0), "sm_70")
+
+
+def test_descriptors_serve_where_a_gpu_has_shown_them_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = torch.empty(1, 1, 8, 64, dtype=torch.bfloat16)
+    plain = Attention(q, q, q, 1.0, band=Band(right=0))
+    slot = Slot("sm_90", "described_forward", "half", "plain", 64, 64)
+    for is_faster in (False, True):
+        known = {**tiles.lines(), slot: tiles.Line(Tiling(32, 16, 4, 2), is_faster)}
+        monkeypatch.setattr(tiles, "lines", lambda known=known: known)
+        assert tilings_of(plain, "sm_90").described_forward == (Tiling(32, 16, 4, 2) if is_faster else None)
+        assert tilings_of(plain._replace(softcap=1.0), "sm_90").described_forward is None
