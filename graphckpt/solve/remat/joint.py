@@ -1,23 +1,24 @@
 """A joint graph of `graphckpt.ir` as a rematerialization problem, and its schedules as plans.
 
-Nodes are what has a buffer: COMPUTE operations that are *real*, and tangents. What is folded into its readers, and views, are no
-nodes: with R(v) = {v} for a node and the union of R over its inputs for anything else, a node v reads the union of R over its
-inputs. A plan of such a graph is a schedule of its nodes. Back from a schedule, what is no node is computed just before the node
-that reads it, once for each state of what it is made from, and again behind a kernel that nothing is folded into.
+Nodes are what has a buffer: COMPUTE operations that are *real*. What is folded into its readers, and views, are no nodes: with
+R(v) = {v} for a node and the union of R over its inputs for anything else, a node v reads the union of R over its inputs. A plan
+of such a graph is a schedule of its nodes. Back from a schedule, what is no node is computed just before the node that reads it,
+once for each state of what it is made from, and again behind a kernel that nothing is folded into.
 
-Two nodes are added: one that reads what forward returns and that tangents read, so that backward begins behind it, and a last one
-that reads every output that stays. Inputs of the graph are always there and take nothing. Pinned operations, and what the user
-wants saved, are computed once; so are tangents and the two that were added. Costs are picoseconds.
+Two nodes are added: one that reads what forward returns and whose output is all tangents, R of each, so that backward begins
+behind it with all of them there; and a last one that reads every output that stays. Inputs of the graph are always there and take
+nothing. Pinned operations, and what the user wants saved, are computed once; so are what forward returns and stays, for it is
+there, and the two that were added. Costs are picoseconds.
 
-The peak is that of `graphckpt.ir.peak` or more: a tuple is one node and lives as long as any element is read, what is shared
-is never written over, and what several operations are seen through is kept for as long as the last of them is. Less only by
-tangents that nobody reads, which are gone at once, and by what forward returns, stays and is computed again all the same: its
-first copy goes. Nothing but a fixed order keeps effects (mutations, collectives), what reads behind them and random draws in
-their places: in a free one a legal plan may be a wrong one.
+The peak is that of `graphckpt.ir.peak` or more: a tuple is one node and lives as long as any element is read, as do the tangents,
+what is shared is never written over, and what several operations are seen through is kept for as long as the last of them is. Less
+only by tangents of which nobody reads one, which are gone at once. Nothing but a fixed order keeps effects (mutations,
+collectives), what reads behind them and random draws in their places: in a free one a legal plan may be a wrong one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,10 +50,11 @@ class JointProblem:
         return {op: node for node, op in enumerate(self.ops)}
 
     def schedule_of(self, plan: Plan) -> tuple[int, ...]:
-        """The schedule of a plan in which what has a buffer here has one."""
-        tangents = [op for op in self.ops if op >= 0 and self.graph.ops[op].kind is OpKind.TANGENT]
+        """The schedule of a plan in which what has a buffer here has one; of what stays and is computed again, the first copy."""
         forward, backward = ([op for op in half if self.is_node[op]] for half in (plan.forward, plan.backward))
-        return tuple(self._node[op] for op in (*forward, RETURN, *tangents, *backward, END))
+        steps = [self._node[op] for op in (*forward, RETURN, *backward, END)]
+        first = {node: step for step, node in reversed(list(enumerate(steps)))}
+        return tuple(node for step, node in enumerate(steps) if node not in self.instance.once or first[node] == step)
 
     def plan_of(self, name: str, schedule: Sequence[int]) -> Plan:
         """The plan of a legal schedule. Not checked."""
@@ -88,13 +90,11 @@ def joint_problem(
     """
     ops = graph.ops
     real = [
-        op.kind is OpKind.TANGENT or (op.kind is OpKind.COMPUTE and (is_real is None or is_real[i] or bool(op.pinned)))
-        for i, op in enumerate(ops)
+        op.kind is OpKind.COMPUTE and (is_real is None or is_real[index] or bool(op.pinned)) for index, op in enumerate(ops)
     ]
     returned = tuple(graph.forward_outputs if returned is None else returned)
     plan = plan or _traced(graph)
-    tangents = (index for index, op in enumerate(ops) if op.kind is OpKind.TANGENT)
-    steps = (*plan.forward, RETURN, *tangents, *plan.backward, END)
+    steps = (*plan.forward, RETURN, *plan.backward, END)
     order = tuple(dict.fromkeys(op for op in steps if op < 0 or real[op]))
     roots = _roots(graph, real)
     node = {op: at for at, op in enumerate(order)}
@@ -104,13 +104,11 @@ def joint_problem(
     for op in order:
         if op < 0:
             inputs.append(tuple(node[source] for source in (returning if op == RETURN else staying)))
-        elif ops[op].kind is OpKind.TANGENT:
-            inputs.append((node[RETURN],))
         else:
             inputs.append(tuple(node[source] for source in _kept_by(roots, ops[op].inputs)))
-    computes = [op >= 0 and ops[op].kind is OpKind.COMPUTE for op in order]
-    runs_once = (not computed or ops[op].pinned or ops[op].tag == "save" for op, computed in zip(order, computes, strict=True))
-    cost = (round(_PER_US * times_us[op]) if computed else 0 for op, computed in zip(order, computes, strict=True))
+    stays = _kept_by(roots, graph.forward_outputs)
+    runs_once = (op < 0 or ops[op].pinned or ops[op].tag == "save" or op in stays for op in order)
+    cost = (round(_PER_US * times_us[op]) if op >= 0 else 0 for op in order)
     once = frozenset(at for at, is_once in enumerate(runs_once) if is_once)
     own = _kernels(graph, order) if kernels else None
     instance = make_instance(name, tuple(cost), tuple(_sizes(graph, order)), tuple(inputs), once, own)
@@ -122,7 +120,7 @@ def _kernels(graph: Graph, order: Sequence[int]) -> Kernels:
     for node, op in enumerate(order):
         scratch_bytes.append(graph.ops[op].workspace_bytes if op >= 0 else 0)
         blocks = [graph.storages[s] for s in graph.ops[op].storages] if op >= 0 else []
-        if len(blocks) != 1 or blocks[0].external or blocks[0].shared or graph.ops[op].kind is OpKind.TANGENT:
+        if len(blocks) != 1 or blocks[0].external or blocks[0].shared:
             shared.add(node)
         if len(blocks) == 1 and not blocks[0].external and graph.ops[op].fusible:
             writers.add(node)
@@ -140,11 +138,9 @@ def _traced(graph: Graph) -> Plan:
 def _roots(graph: Graph, real: Sequence[bool]) -> list[frozenset[int]]:
     """For each operation the nodes that its value is kept by: R of the module's docstring."""
     roots: list[frozenset[int]] = []
-    first: dict[int, int] = {}
     for index, op in enumerate(graph.ops):
         if op.kind is OpKind.TANGENT:
-            # A storage that several share is counted with the first of them.
-            roots.append(frozenset((index, *(first.setdefault(storage, index) for storage in op.storages))))
+            roots.append(frozenset((RETURN,)))
         else:
             roots.append(frozenset((index,)) if real[index] else _kept_by(roots, op.inputs))
     return roots
@@ -155,12 +151,13 @@ def _kept_by(roots: Sequence[frozenset[int]], values: Sequence[int]) -> frozense
 
 
 def _sizes(graph: Graph, order: Sequence[int]) -> Iterator[int]:
-    # Two tangents may share a storage: it counts with the first.
-    seen: set[int] = set()
     for op in order:
-        own = {s for s in graph.ops[op].storages if not graph.storages[s].external} - seen if op >= 0 else set()
-        seen |= own
-        yield sum(graph.storages[s].size_bytes for s in own)
+        if op == RETURN:
+            # Two tangents may share a storage.
+            own = {storage for tangent in graph.ops if tangent.kind is OpKind.TANGENT for storage in tangent.storages}
+        else:
+            own = set(graph.ops[op].storages) if op >= 0 else set()
+        yield sum(graph.storages[storage].size_bytes for storage in own if not graph.storages[storage].external)
 
 
 class _PlanWriter:
@@ -173,7 +170,7 @@ class _PlanWriter:
         self._ops = problem.graph.ops
         self._steps = self.forward
         # How often each node was computed; and with which of those each of the others was, last.
-        self._copies = [0] * len(self._ops)
+        self._copies = Counter[int]()
         self._made: dict[int, tuple[int, ...]] = {}
         self._elements: dict[int, list[int]] = {}
         for index in range(len(self._ops)):
@@ -189,7 +186,7 @@ class _PlanWriter:
             self._made = {index: copies for index, copies in self._made.items() if is_element(self._problem.graph, index)}
         elif op == END:
             self._provide(self._problem.graph.backward_outputs)
-        elif self._ops[op].kind is not OpKind.TANGENT:
+        else:
             self._provide(self._ops[op].inputs)
             self._compute(op)
             self._provide(self._elements.get(op, ()))
@@ -205,7 +202,7 @@ class _PlanWriter:
         stack = [(value, False) for value in reversed(values)]
         while stack:
             value, inputs_done = stack.pop()
-            if self._problem.is_node[value] or self._ops[value].kind is OpKind.INPUT:
+            if self._problem.is_node[value] or self._ops[value].kind in (OpKind.INPUT, OpKind.TANGENT):
                 continue
             copies = tuple(self._copies[node] for node in sorted(self._problem.roots[value]))
             if self._made.get(value) == copies:
