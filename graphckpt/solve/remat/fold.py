@@ -1,0 +1,303 @@
+"""A smaller problem of the same kind: most of a graph's equal layers left out; and its schedules as schedules of the whole graph.
+
+With k layers left out between layer a - 1 and layer a + k, node (place, layer) of the smaller graph reads what it reads in the
+whole one, counted in layers from its own; what no layer is in reads the layers that are left. Bytes that those left out hold are
+held by two nodes instead: in their place in forward begins one of the size of what they keep for backward, which ends in their
+place in backward, where one of the size of what they leave for good begins.
+
+Back: a schedule is cut where layer a begins in forward, and where each layer does in backward. What is between two cuts, a
+*window*, is repeated there for each of the layers left out, as many layers further as it is away. A `Template` names the windows:
+those of a layer above for the last of them, of one below for the others, for a plan may do otherwise with the layers that backward
+comes to first. Every schedule that computes all it reads comes out legal: what is missing is computed where it is first read, and
+what nobody reads is dropped.
+
+Not guaranteed: that a schedule is as good for the whole graph as for the smaller one; it is as far as its windows are what all
+layers do. `graphckpt.solve.remat.replay` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
+from graphckpt.solve.remat.layers import Layers, Place, equal_layers
+
+# Equal layers that stay on each side, at least and at most, besides those at the ends of a model, which are not among them.
+_KEPT = range(2, 5)
+# Fewer left out are not worth it.
+_LEAST = 3
+# Nodes that hold bytes.
+_ALWAYS, _BEFORE, _BEHIND = -1, -2, -3
+# Of the layers left out, those that do as the last ones that stay.
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+# What schedules are compared by: less is better.
+Rating = tuple[float, ...]
+
+
+class Cut(NamedTuple):
+    """Layers ``first`` to ``above - 1`` are left out. ``forward`` and ``backward``: the places whose nodes a layer's windows begin
+    with."""
+
+    first: int
+    above: int
+    forward: int
+    backward: int
+
+    @property
+    def left_out(self) -> int:
+        """How many layers are."""
+        return self.above - self.first
+
+    def smaller(self, layer: int) -> int:
+        """A layer that stays, counted without those that do not."""
+        return layer if layer < self.first else layer - self.left_out
+
+    def whole(self, layer: int) -> int:
+        """The other way round."""
+        return layer if layer < self.first else layer + self.left_out
+
+
+class Template(NamedTuple):
+    """What layers that are left out do in backward: the last ``upper`` of them what layer ``above`` of the smaller problem does,
+    the others what layer ``below`` does."""
+
+    above: int
+    below: int
+    upper: int
+
+
+@dataclass(frozen=True)
+class Folded:
+    """``instance``: the smaller problem. ``nodes``: for each of its nodes that of the whole graph, below 0 for those that hold
+    bytes."""
+
+    instance: Instance
+    whole: Instance
+    layers: Layers
+    cut: Cut
+    nodes: tuple[int, ...]
+
+    def lift(self, schedule: Sequence[int], rate: Callable[[tuple[int, ...]], Rating]) -> tuple[int, ...] | None:
+        """A legal schedule of the whole graph from one of the smaller: of several templates' that of the least ``rate``, not the
+        best of all pairs. None where layers are not computed one after another."""
+        lifting, kept, all_of_them = _Lifting(self, schedule), self.cut.first, self.cut.left_out
+        if not lifting.is_layered:
+            return None
+
+        def best(templates: Iterable[Template]) -> tuple[Rating, Template, tuple[int, ...]]:
+            lifted = ((template, _mended(self.whole, lifting.steps(template))) for template in templates)
+            return min(((rate(steps), template, steps) for template, steps in lifted), key=lambda found: found[:2])
+
+        below = best(Template(kept, like, 0) for like in range(1, kept))
+        above = best(Template(like, 1, all_of_them) for like in range(kept, 2 * kept - 1))
+        pair = (above[1].above, below[1].below)
+        mixed = best(Template(*pair, round(share * all_of_them)) for share in _SHARES)
+        return min(below, above, mixed, key=lambda found: found[:2])[2]
+
+    def restrict(self, schedule: Sequence[int]) -> tuple[int, ...]:
+        """A schedule of the whole graph without the layers that are left out."""
+        here = {node: at for at, node in enumerate(self.nodes)}
+        return _mended(self.instance, [here[node] for node in schedule if node in here])
+
+
+def fold(instance: Instance, schedule: Sequence[int]) -> Folded | None:
+    """The smaller problem of a graph with equal layers; what is left out is as large as ``schedule``, a legal one, makes it. None
+    where there are not enough layers, or not of a forward and a backward pass."""
+    layers = equal_layers(instance)
+    kept = 0 if layers is None else min(_KEPT[-1], (layers.layer_count - _LEAST) // 2)
+    if layers is None or kept < _KEPT[0]:
+        return None
+    order = tuple(dict.fromkeys(schedule))
+    cut = _cut_of(layers, order, kept)
+    if cut is None or not _is_even(instance, layers, cut):
+        return None
+    left_out = frozenset(row[layer] for row in layers.nodes for layer in range(cut.first, cut.above))
+    held = _held(instance, schedule, left_out, layers.nodes[cut.backward][cut.above])
+    smaller, nodes = _smaller(instance, layers, cut, held, [node for node in order if node not in left_out])
+    return Folded(smaller, instance, layers, cut, nodes)
+
+
+def _cut_of(layers: Layers, order: Sequence[int], kept: int) -> Cut | None:
+    """So many layers are kept on each side. Windows begin with the place that each layer of forward computes first, and of
+    backward."""
+    step = {node: at for at, node in enumerate(order)}
+    times = [[step[node] for node in row] for row in layers.nodes]
+    up = [place for place, row in enumerate(times) if row == sorted(row)]
+    down = [place for place, row in enumerate(times) if row == sorted(row, reverse=True)]
+    if not up or not down or len(up) + len(down) < len(times):
+        return None
+    forward, backward = (min(places, key=lambda place: times[place][kept]) for places in (up, down))
+    return Cut(kept, layers.layer_count - kept, forward, backward)
+
+
+def _is_even(instance: Instance, layers: Layers, cut: Cut) -> bool:
+    """Whether the layers that are left out, and those beside them, read the same, counted from their own layer."""
+    for row in layers.nodes:
+        kinds = {_reads(instance, layers, row[layer], layer) for layer in range(cut.first - 1, cut.above + 1)}
+        if len(kinds) > 1 or any(abs(further) >= cut.first for _, further, _ in kinds.pop()):
+            return False
+    return True
+
+
+def _reads(instance: Instance, layers: Layers, node: int, layer: int) -> tuple[tuple[int, int, int], ...]:
+    """Of each input the place and how many layers further it is, or itself where it is in none."""
+    places = ((source, layers.of[source]) for source in instance.inputs[node])
+    found = ((-1, 0, source) if at is None else (at.place, at.layer - layer, -1) for source, at in places)
+    return tuple(sorted(found))
+
+
+def _held(instance: Instance, schedule: Sequence[int], left_out: frozenset[int], comes: int) -> tuple[int, int]:
+    """Bytes of what is left out when ``comes`` is first computed, and at the end."""
+    latest: dict[int, int] = {}
+    last_read: dict[int, int] = {}
+    for step, node in enumerate(schedule):
+        last_read.update((latest[source], step) for source in instance.inputs[node])
+        latest[node] = step
+    spans = [(step, last_read.get(step, step), node) for step, node in enumerate(schedule) if node in left_out]
+    when = schedule.index(comes), len(schedule) - 1
+    held, left = (sum(instance.size_bytes[node] for made, last, node in spans if made < step <= last) for step in when)
+    return held, left
+
+
+def _smaller(
+    instance: Instance, layers: Layers, cut: Cut, held: tuple[int, int], order: Sequence[int]
+) -> tuple[Instance, tuple[int, ...]]:
+    """The instance of the nodes that stay, numbered in their ``order``, and of three that hold bytes: from the cut in forward to
+    the end what is held on both sides of the cut in backward, what is held before that cut alone, and behind it alone. And the
+    whole graph's node for each."""
+    up, down = layers.nodes[cut.forward][cut.above], layers.nodes[cut.backward][cut.first - 1]
+    at_up = order.index(up)
+    at_down = order.index(down)
+    nodes = (*order[:at_up], _ALWAYS, _BEFORE, *order[at_up:at_down], _BEHIND, *order[at_down:])
+    here = {node: at for at, node in enumerate(nodes)}
+    inputs = []
+    for at, node in enumerate(nodes):
+        if node < 0:
+            inputs.append([at - 1])
+            continue
+        sources = (_source(layers, cut, layers.of[node], source) for source in instance.inputs[node])
+        inputs.append([here[source] for source in sources if source in here])
+    inputs[here[up]] += [here[_ALWAYS], here[_BEFORE]]
+    inputs[here[_BEHIND]].append(here[_BEFORE])
+    inputs[here[down]].append(here[_BEHIND])
+    inputs[-1] += [here[_ALWAYS], here[_BEHIND]]
+    always = min(held)
+    bytes_of = {_ALWAYS: always, _BEFORE: held[0] - always, _BEHIND: held[1] - always}
+    kernels = instance.kernels
+    smaller = make_instance(
+        instance.name,
+        tuple(0 if node < 0 else instance.cost[node] for node in nodes),
+        tuple(bytes_of[node] if node < 0 else instance.size_bytes[node] for node in nodes),
+        tuple(tuple(row) for row in inputs),
+        frozenset(at for at, node in enumerate(nodes) if node < 0 or node in instance.once),
+        None if kernels is None else _kernels(kernels, nodes),
+    )
+    return smaller, nodes
+
+
+def _kernels(kernels: Kernels, nodes: Sequence[int]) -> Kernels:
+    return Kernels(
+        tuple(0 if node < 0 else kernels.scratch_bytes[node] for node in nodes),
+        frozenset(at for at, node in enumerate(nodes) if node in kernels.writers),
+        frozenset(at for at, node in enumerate(nodes) if node < 0 or node in kernels.shared),
+    )
+
+
+def _source(layers: Layers, cut: Cut, place: Place | None, source: int) -> int:
+    """The node that is read in the smaller problem by one that reads ``source`` in the whole."""
+    of_source = layers.of[source]
+    if place is None or of_source is None:
+        return source
+    layer = cut.smaller(place.layer) + of_source.layer - place.layer
+    return layers.nodes[of_source.place][cut.whole(layer)]
+
+
+class _Lifting:
+    """A schedule of a smaller problem as steps of the whole graph, some of which may be missing or in vain."""
+
+    def __init__(self, folded: Folded, schedule: Sequence[int]) -> None:
+        self._layers, self._cut, self._once = folded.layers, folded.cut, folded.whole.once
+        self._own = [folded.nodes[node] for node in schedule if folded.nodes[node] >= 0]
+        at = {node: step for step, node in reversed(list(enumerate(self._own)))}
+        kept = range(self._layers.layer_count - self._cut.left_out)
+        # Where windows begin, by layers of the smaller problem.
+        self._up, self._down = (
+            [at[self._layers.nodes[place][self._cut.whole(layer)]] for layer in kept]
+            for place in (self._cut.forward, self._cut.backward)
+        )
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether layers are begun one after another, in backward in the other order, behind all of forward."""
+        begun = [*self._up, *reversed(self._down)]
+        return begun == sorted(begun)
+
+    def steps(self, template: Template) -> Iterator[int]:
+        """What is computed, with windows repeated; in forward those of the last layer before the cut."""
+        cut, own = self._cut, self._own
+        into_forward, into_backward = self._up[cut.first], self._down[cut.first - 1]
+        yield from self._shifted(own[:into_forward], 0, 0)
+        for layer in range(cut.first, cut.above):
+            window = own[self._up[cut.first - 1] : into_forward]
+            yield from self._shifted(window, layer - (cut.first - 1), 0, again=True)
+        yield from self._shifted(own[into_forward:into_backward], cut.left_out, cut.first - 1)
+        for layer in reversed(range(cut.first, cut.above)):
+            like = template.above if layer >= cut.above - template.upper else template.below
+            window = own[self._down[like] : self._down[like - 1]]
+            yield from self._shifted(window, layer - like, 0, again=True)
+        yield from self._shifted(own[into_backward:], 0, 0)
+
+    def _shifted(self, steps: Sequence[int], by: int, least: int, again: bool = False) -> Iterator[int]:
+        """Steps so many layers further, counted in layers of the smaller problem, from layer ``least`` on. ``again``: a
+        repetition, that does not compute what may be computed only once."""
+        for node in steps:
+            place = self._layers.of[node]
+            if place is None:
+                if not again or node not in self._once:
+                    yield node
+                continue
+            layer = self._cut.smaller(place.layer)
+            layer += by if layer >= least else 0
+            if 0 <= layer < self._layers.layer_count:
+                yield self._layers.nodes[place.place][layer]
+
+
+def _mended(instance: Instance, steps: Iterable[int]) -> tuple[int, ...]:
+    """A legal schedule of these steps: what is missing is computed where it is first read, what nobody reads is left out."""
+    computed: set[int] = set()
+    legal: list[int] = []
+
+    def compute(wanted: int) -> None:
+        stack = [wanted]
+        while stack:
+            missing = [source for source in instance.inputs[stack[-1]] if source not in computed]
+            stack.extend(missing)
+            if missing:
+                continue
+            node = stack.pop()
+            # What two read that are missing is asked for twice.
+            if node not in computed or not stack:
+                legal.append(node)
+                computed.add(node)
+
+    for node in steps:
+        if node not in computed or node not in instance.once:
+            compute(node)
+    for node in instance.topological_order:
+        if node not in computed:
+            compute(node)
+    return _without_vain(instance, legal)
+
+
+def _without_vain(instance: Instance, schedule: Sequence[int]) -> tuple[int, ...]:
+    """A schedule without the copies that nobody reads; of what has no reader the last one stays."""
+    wanted: set[int] = {node for node in range(instance.count) if not instance.readers[node]}
+    kept = []
+    for node in reversed(schedule):
+        if node in wanted:
+            kept.append(node)
+            wanted.discard(node)
+            wanted.update(instance.inputs[node])
+    return tuple(reversed(kept))
