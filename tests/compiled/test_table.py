@@ -112,7 +112,9 @@ def test_descriptors_serve_any_plain_call(architecture: str) -> None:
 
 
 def test_every_line_of_the_table_is_recorded() -> None:
+    """With the pinned Triton; with the one of current CUDA images all but the kernels by descriptors, which it does not compile."""
     assert {name_of(slot) for slot in slots()} == set(recorded())
+    assert {name_of(slot) for slot in slots() if slot.kernel in KERNELS} == set(recorded("3.6.0"))
     assert set(slots()) == set(table())
 
 

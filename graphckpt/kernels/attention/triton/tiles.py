@@ -5,7 +5,8 @@ takes the first that spills no register; its head says how. Without a GPU that i
 what was measured to be fastest.
 
 Kernels that read by descriptors (`DESCRIBED`) stand in it beside the plain ones, and serve where a GPU has shown them to be faster:
-``python -m benchmarks.kernels rank`` says so in their lines.
+``python -m benchmarks.kernels rank`` says so in their lines. Only with the Triton that the table was made with: what one version
+specializes warps for, another may refuse to compile.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import json
 from functools import cache
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import triton
 
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention.meaning import OPEN, Attention
@@ -86,13 +88,23 @@ class Line(NamedTuple):
 
 
 @cache
+def _content() -> Any:
+    return json.loads(TABLE.read_text())
+
+
+@cache
 def lines() -> dict[Slot, Line]:
     """The table as it is written."""
     found = {}
-    for line in json.loads(TABLE.read_text())["lines"]:
+    for line in _content()["lines"]:
         tiling = Tiling(*(line[name] for name in Tiling._fields))
         found[Slot(*(line[name] for name in Slot._fields))] = Line(tiling, line.get("is_faster", False))
     return found
+
+
+def made_with() -> str:
+    """The version of Triton that the table was made with."""
+    return str(_content()["triton"])
 
 
 def table() -> dict[Slot, Tiling]:
@@ -114,7 +126,8 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
         Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), of_loads, strict=False)
     )
     described = (lines().get(Slot(architecture, kernel, kind, load, width, value_width)) for kernel in DESCRIBED)
-    faster = (line.tiling if line is not None and line.is_faster else None for line in described)
+    serves = triton.__version__ == made_with()
+    faster = (line.tiling if serves and line is not None and line.is_faster else None for line in described)
     return Tilings(*(_line(slot) for slot in slots), *faster)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import triton
 
 from graphckpt.errors import AttentionError
 from graphckpt.kernels.attention.meaning import Attention, Band
@@ -59,5 +60,8 @@ def test_descriptors_serve_where_a_gpu_has_shown_them_to_be_faster(monkeypatch: 
     for is_faster in (False, True):
         known = {**tiles.lines(), slot: tiles.Line(Tiling(32, 16, 4, 2), is_faster)}
         monkeypatch.setattr(tiles, "lines", lambda known=known: known)
+        monkeypatch.setattr(tiles, "made_with", lambda: triton.__version__)
         assert tilings_of(plain, "sm_90").described_forward == (Tiling(32, 16, 4, 2) if is_faster else None)
         assert tilings_of(plain._replace(softcap=1.0), "sm_90").described_forward is None
+    monkeypatch.setattr(tiles, "made_with", lambda: "another Triton")
+    assert tilings_of(plain, "sm_90").described_forward is None
