@@ -1,7 +1,8 @@
 """The README's part on attention: which models are fused, and what that is worth in memory and modelled time.
 
-Enters: a folder with `coverage.jsonl` (rows of `benchmarks.coverage`) and `memory.jsonl` (rows of the rig's suite ``attention``).
-Leaves: two tables with the commits that made them; of a file that is not there, none.
+Enters: a folder with `coverage.jsonl` (rows of `benchmarks.coverage`), `interpreted.jsonl` (the same by Triton's kernels in its
+interpreter) and `memory.jsonl` (rows of the rig's suite ``attention``). Leaves: two tables, and what the interpreter showed, with
+the commits that made them; of a file that is not there, none.
 """
 
 from __future__ import annotations
@@ -16,20 +17,36 @@ from benchmarks.markdown import markdown_table
 from benchmarks.record import SHORT_COMMIT_LENGTH, RowRecord, read_rows
 from benchmarks.ways import COMPILE
 
-COVERAGE, MEMORY = "coverage.jsonl", "memory.jsonl"
+COVERAGE, INTERPRETED, MEMORY = "coverage.jsonl", "interpreted.jsonl", "memory.jsonl"
 
 
 def report(folder: Path) -> str:
-    """Both tables."""
+    """All of it."""
     covered, measured = read_coverage(folder / COVERAGE), read_rows(folder / MEMORY)
     parts = []
     if covered:
         commits = sorted({row.commit[:SHORT_COMMIT_LENGTH] for row in covered})
         parts.append(f"`coverage`, measured at {', '.join(commits)}:\n\n{render(covered)}")
+    interpreted = read_coverage(folder / INTERPRETED)
+    if interpreted:
+        parts.append(interpreted_line(interpreted))
     if measured:
         commits = sorted({row.key.short_commit for row in measured})
         parts.append(f"`memory` ({measured[0].key.config}), measured at {', '.join(commits)}:\n\n{memory_table(measured)}")
     return "\n\n".join(parts) or "No such rows are committed yet."
+
+
+def interpreted_line(rows: Sequence[Coverage]) -> str:
+    """What the kernels did in place of the models' attentions: how many rows, how exact, and which are not as they are to be."""
+    commits = ", ".join(sorted({row.commit[:SHORT_COMMIT_LENGTH] for row in rows}))
+    models, dtypes = {row.model for row in rows}, ", ".join(sorted({row.dtype for row in rows}))
+    worst = max((row for row in rows if row.ratio is not None), key=lambda row: row.ratio or 0.0)
+    wrong = sorted({row.model for row in rows if not row.is_covered})
+    return (
+        f"By Triton's kernels, in its interpreter (`TRITON_INTERPRET=1 python -m benchmarks.coverage --implementation triton`, "
+        f"measured at {commits}): {len(models)} models, {len(rows)} rows, {dtypes}; gradients err at most {worst.ratio:.2f} times "
+        f"as much as eager's ({worst.model}); not fused or less exact than twice eager: {', '.join(wrong) or 'none'}."
+    )
 
 
 def read_coverage(path: Path) -> list[Coverage]:

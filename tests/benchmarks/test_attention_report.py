@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.attention_report import COVERAGE, MEMORY, read_coverage, report
+from benchmarks.attention_report import COVERAGE, INTERPRETED, MEMORY, read_coverage, report
 from benchmarks.coverage import Coverage
 from benchmarks.record import append_row
 from tests.benchmarks.samples import record, step_row
@@ -37,3 +37,12 @@ def test_models_and_memory_stand_in_tables(tmp_path: Path) -> None:
     assert "| llama | 2 | 2 | 0 | 33 | 0 | 1.25 | 1 | - |" in text
     assert "measured at abcdef12" in text
     assert "| ours:attention=auto | 50.0 | 0.250 |" in text
+
+
+def test_what_the_interpreter_showed_is_a_sentence(tmp_path: Path) -> None:
+    """Three rows: the second's gradients are worse than twice eager's, the third has none."""
+    rows = [ROW, replace(ROW, model="t5", ratio=2.5), replace(ROW, dropout=0.1, ratio=None)]
+    (tmp_path / INTERPRETED).write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    text = report(tmp_path)
+    assert "2 models, 3 rows, fp32; gradients err at most 2.50 times as much as eager's (t5)" in text
+    assert "less exact than twice eager: t5." in text
