@@ -14,3 +14,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # numpy says what a GPU does without a word: the logarithm of 0, exponents that overflow where a mask then hides them.
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+        # The interpreter of Triton 3.6.
+        item.add_marker(pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning"))
