@@ -109,6 +109,15 @@ class Looks:
         other._unspent |= {moved[index]: peak_bytes for index, peak_bytes in self._unspent.items() if index in moved}
         return other
 
+    def adopt(self, other: Looks) -> None:
+        """Take over what looks at the same frontier have seen that is smaller."""
+        for index, seen in other.candidates.items():
+            own = self.candidates.get(index)
+            if own is None or seen.step.peak.peak_bytes < own.step.peak.peak_bytes:
+                self.candidates[index] = seen
+        for index, peak_bytes in other._unspent.items():
+            self._unspent[index] = min(peak_bytes, self._unspent.get(index, peak_bytes))
+
     @property
     def smallest_peak_bytes(self) -> int | None:
         """The smallest exact peak, if the smallest plan by the model was among those that were lowered as small as they get."""

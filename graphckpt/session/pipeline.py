@@ -275,7 +275,10 @@ def _choose(frontier: Sequence[Ranked], options: Options, allowance_bytes: int, 
     policy, looked_at = options.policy, looks.exact_peaks()
     stock_peak_bytes = looked_at[0]
     if policy is None:
-        return choose(len(frontier), allowance_bytes, looks, looked_at)
+        afresh = looks.over(looks.frontier)
+        choice = choose(len(frontier), allowance_bytes, looks, looked_at, afresh)
+        looks.adopt(afresh)
+        return choice
     if policy == "smallest":
         smallest = last_resort(len(frontier), 0, looks, looked_at)
         return replace(smallest, fits=smallest.peak_bytes <= allowance_bytes)

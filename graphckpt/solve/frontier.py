@@ -189,17 +189,20 @@ def pareto(
     return tuple(frontier)
 
 
-def choose(plan_count: int, allowance_bytes: int, looks: Lookable, known: Mapping[int, int]) -> Choice:
+def choose(
+    plan_count: int, allowance_bytes: int, looks: Lookable, known: Mapping[int, int], afresh: Lookable | None = None
+) -> Choice:
     """The fastest plan of the frontier found to fit ``allowance_bytes``.
 
     ``known``: exact peaks that are known already, as small as they get: that of plan 0 and maybe others. If nothing fits, the
-    smallest plan that was looked at comes back with ``fits=False``.
+    smallest plan that was looked at comes back with ``fits=False``. ``afresh``: looks that those here teach nothing. They find
+    before a refusal what they would for a budget that nothing fits, so that whatever smallest peak that was told is found again.
     """
     looked_at = dict(known)
     stock_peak_bytes = known[0]
     if stock_peak_bytes <= allowance_bytes:
         return _found(0, looked_at)
-    index, spending_looks, caution = 1, 0, 1.0
+    index, spending_looks, caution, has_looked = 1, 0, 1.0, False
     # What estimates are too small by as a look that spent nothing tells, 0 while only stock tells; and what was spent too much.
     error, overspent = 0.0, 1.0
     spent: set[int] = set()
@@ -207,7 +210,11 @@ def choose(plan_count: int, allowance_bytes: int, looks: Lookable, known: Mappin
         correction = (error or first_correction(looks, stock_peak_bytes)) * overspent
         index = _next_fitting(looks, range(index, plan_count), allowance_bytes, caution * correction, known)
         if index == plan_count:
-            return last_resort(plan_count, allowance_bytes, looks, looked_at, spent)
+            choice = last_resort(plan_count, allowance_bytes, looks, looked_at, spent)
+            if choice.fits or afresh is None or not has_looked:
+                return choice
+            return _smaller(choice, last_resort(plan_count, allowance_bytes, afresh, dict(known)))
+        has_looked = True
         may_spend = spending_looks < _SPENDING_LOOKS
         peak_bytes = looks.exact_peak(index, allowance_bytes / correction if may_spend else 0)
         # As large as before, with less to spend: it spends nothing.
@@ -274,6 +281,12 @@ def last_resort(
     smallest_seen = min(looked_at, key=lambda i: (looked_at[i], i))
     peak_bytes = looked_at[smallest_seen]
     return Choice(smallest_seen, peak_bytes, peak_bytes <= allowance_bytes, tuple(looked_at.items()))
+
+
+def _smaller(one: Choice, other: Choice) -> Choice:
+    """The choice of the smaller peak, with the looks of both."""
+    smaller = min(one, other, key=lambda choice: choice.peak_bytes)
+    return replace(smaller, looked_at=tuple((dict(one.looked_at) | dict(other.looked_at)).items()))
 
 
 def _next_fitting(

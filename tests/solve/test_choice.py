@@ -204,6 +204,27 @@ def test_what_a_look_teaches_counts_for_the_next() -> None:
     assert last_resort(5, 0, looks, {0: 100}).index == 3
 
 
+def test_what_was_told_to_be_smallest_is_found_again() -> None:
+    """Looks for a budget of 60 teach that p4 is large, so it would not be looked at; for a budget of 1 it was, and had 55."""
+
+    class Taught(_Looks):
+        def exact_peak(self, index: int, limit_bytes: float) -> int:
+            if limit_bytes:
+                self.estimates[4] = 99
+            return super().exact_peak(index, limit_bytes)
+
+    def looks() -> Taught:
+        return Taught(FIVE, (100, 90, 80, 70, 55))
+
+    told = choose(5, 1, looks(), {0: 100}, looks())
+    assert (told.index, told.peak_bytes, told.fits) == (4, 55, False)
+    one, afresh = looks(), looks()
+    assert choose(5, 60, one, {0: 100}, afresh).index == 4
+    assert 4 not in one.asked
+    assert (4, 0) in afresh.calls
+    assert not choose(5, 60, looks(), {0: 100}).fits
+
+
 def test_what_stocks_estimate_is_taught_counts_once() -> None:
     """Stock's estimate is a sixth too small until p1 was seen: p2 (95 of 100 bytes) is not taken for 114 any more."""
 
