@@ -30,6 +30,7 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 KINDS = {"half": torch.bfloat16, "fp32": torch.float32}
 RARE = "rare_"
 BY_DESCRIPTORS = "described_"
+_RARELY = Tiling(32, 16, 4, 1)
 
 
 class Extent(NamedTuple):
@@ -67,16 +68,23 @@ def slots() -> list[Slot]:
 
 def start_of(slot: Slot, tiling: Tiling, extent: Extent = SMALL) -> Start:
     """The start of this kernel in such a call, with this tile."""
+    return next(it for it in starts_of(slot, tiling, extent) if _slot_name(it) == slot.kernel)
+
+
+def starts_of(slot: Slot, tiling: Tiling, extent: Extent = SMALL) -> list[Start]:
+    """All starts of such a call with this tile: of forward, or of backward. What is rare has a small tile where the line is not
+    its own."""
     call, starts = _call(slot, extent), list[Start]()
     described = (tiling if slot.kernel == kernel else None for kernel in DESCRIBED)
-    tilings = Tilings(*(tiling for _ in KERNELS), *described)
+    own = (_RARELY if kernel.startswith(RARE) and kernel != slot.kernel else tiling for kernel in KERNELS)
+    tilings = Tilings(*own, *described)
     if kernel_of(slot) == "forward":
         attention(call, tilings, starts.append)
     else:
         out = empty_heads_last(call.q, (extent.batch, extent.heads, extent.length, slot.value_width)).normal_()
         lse = torch.full((extent.batch, extent.heads, extent.length), math.log(extent.length), device=extent.device)
         gradients(call, Known(out, lse, torch.empty_like(out).normal_(), None), True, tilings, starts.append)
-    return next(it for it in starts if _slot_name(it) == slot.kernel)
+    return starts
 
 
 def kernel_of(slot: Slot) -> str:

@@ -14,13 +14,12 @@ these plans too. Not for graphs whose user says what is to be computed again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.frontier import Ranked, Ranker
-from graphckpt.solve.remat.fold import Rating, fold
+from graphckpt.solve.remat.fold import fold
 from graphckpt.solve.remat.instance import Instance
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
@@ -45,9 +44,8 @@ def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> I
         return
     known = list(frontier)
     start = min(known, key=lambda entry: (entry.estimated_peak_bytes, entry.time_us))
-    name = f"refined:{len(_LADDER)}"
-    for found in (_refined(ranker, start, graph, name, None), _refined_by_layers(ranker, start, graph, f"{name}:layers")):
-        if found is not None and found.estimated_peak_bytes < start.estimated_peak_bytes:
+    for found in _smallest(ranker, start, graph):
+        if found.estimated_peak_bytes < start.estimated_peak_bytes:
             known.append(found)
             yield found.plan
     least_bytes = min(entry.estimated_peak_bytes for entry in known)
@@ -61,6 +59,15 @@ def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> I
         if faster:
             known.append(min(faster, key=lambda entry: entry.time_us))
             yield known[-1].plan
+
+
+def _smallest(ranker: Ranker, start: Ranked, graph: Graph) -> Iterator[Ranked]:
+    """Plans of a smaller peak than ``start``, as far as they are found: one by one, for whoever asks may run out of patience."""
+    name = f"refined:{len(_LADDER)}"
+    yield _refined(ranker, start, graph, name, None)
+    by_layers = _refined_by_layers(ranker, start, graph, f"{name}:layers")
+    if by_layers is not None:
+        yield by_layers
 
 
 def _just_over(known: Sequence[Ranked], budget_bytes: int) -> list[Ranked]:
@@ -94,14 +101,8 @@ def _refined_by_layers(ranker: Ranker, start: Ranked, graph: Graph, name: str) -
     limits, few = Limits(_NO_LIMIT_S, _FEW_MOVES), folded.restrict(schedule)
     found = search(folded.instance, 0, limits, Order.FIXED, Goal.SMALLEST, few)
 
-    def rate(lifted: tuple[int, ...]) -> Rating:
-        of_all = replay(instance, lifted)
-        return (math.inf,) if order is Order.FIXED and not of_all.keeps_order else (of_all.peak_bytes,)
-
-    lifted = folded.lift(found.schedule, rate)
-    if lifted is None or math.inf in rate(lifted):
-        return None
-    return ranker.rank(problem.plan_of(name, _smaller(instance, lifted, order)))
+    lifted = folded.lift(found.schedule, lambda schedule: (replay(instance, schedule).peak_bytes,), order)
+    return None if lifted is None else ranker.rank(problem.plan_of(name, _smaller(instance, lifted, order)))
 
 
 def _smaller(instance: Instance, start: Sequence[int], order: Order) -> tuple[int, ...]:

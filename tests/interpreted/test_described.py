@@ -74,10 +74,20 @@ def test_no_number_in_a_masked_position_never_spreads() -> None:
         _call(100, 70, 32, Band(right=3, offset=-30)),
         _call(64, 64, 32, Band(left=9, right=0)),
         _call(64, 64, 80, Band(right=0)),
+        _call(64, 64, 8, Band(right=0)),
+        _call(64, 64, 32, Band(right=0))._replace(q=torch.zeros(4000).half().as_strided((2, 2, 64, 32), (1024, 512, 8, 1))),
         _call(64, 64, 32, Band(right=0))._replace(q=torch.zeros(2, 2, 64, 64).half()[..., ::2]),
         _call(64, 64, 32, Band(right=0))._replace(k=torch.zeros(2, 1, 64, 33).half()[..., 1:]),
     ],
-    ids=["rows that see nothing", "a window", "two parts", "columns apart", "not aligned"],
+    ids=[
+        "rows that see nothing",
+        "a window",
+        "two parts",
+        "fewer columns than a tile has",
+        "rows that overlap",
+        "columns apart",
+        "not aligned",
+    ],
 )
 def test_what_the_accelerator_does_not_take_goes_the_plain_way(call: Attention) -> None:
     assert _by(BY_DESCRIPTORS, call)[3] == set()

@@ -10,7 +10,7 @@ from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
 from graphckpt.session.pipeline import is_legal, rank_plans, ranker_for, repaired
 from graphckpt.solve.frontier import Ranked, Ranker
-from graphckpt.solve.refine import refined_plans
+from graphckpt.solve.refine import _just_over, _refined_by_layers, refined_plans
 from tests.joint import captured
 from tests.solve.chains import chain
 
@@ -56,6 +56,35 @@ def test_what_is_pinned_keeps_its_place() -> None:
         for plan in (entry.plan for entry in refined):
             for half, start in ((plan.forward, smallest.forward), (plan.backward, smallest.backward)):
                 assert [i for i in half if graph.ops[i].pinned] == [i for i in start if graph.ops[i].pinned]
+
+
+@pytest.mark.parametrize("pinned", ["", "random"])
+def test_what_a_few_layers_learn_is_done_in_all(pinned: str) -> None:
+    """24 equal layers, with three of them pinned to their places or without: from the plan that keeps everything, a legal one of a
+    smaller peak that keeps the pinned ones' order; of 8 layers, none."""
+    deep = chain(24)
+    ops = tuple(replace(op, pinned=pinned if op.name in ("a0", "a1", "a23") else op.pinned) for op in deep.graph.ops)
+    graph = replace(deep.graph, ops=ops)
+    ranker, _ = _ranked(graph, deep.keep)
+    start = ranker.rank(deep.keep)
+    found = _refined_by_layers(ranker, start, graph, "learnt")
+    assert found is not None
+    check_plan(graph, found.plan)
+    assert found.estimated_peak_bytes < start.estimated_peak_bytes
+    if pinned:
+        order = [index for index in dict.fromkeys(found.plan.forward) if index in deep.keep.forward]
+        assert order == [index for index in deep.keep.forward if index in order]
+    few = chain(8)
+    ranker, _ = _ranked(few.graph, few.keep)
+    assert _refined_by_layers(ranker, ranker.rank(few.keep), few.graph, "learnt") is None
+
+
+def test_a_plan_that_nearly_fits_is_begun_from_too() -> None:
+    """The smallest of those over the budget, if by a twentieth at most."""
+    sizes = (110, 104, 103, 100)
+    known = [Ranked(Plan(str(size), (), ()), size, 1.0) for size in sizes]
+    found = {budget: [entry.estimated_peak_bytes for entry in _just_over(known, budget)] for budget in (100, 103, 98, 95, 104)}
+    assert found == {100: [103], 103: [104], 98: [100], 95: [], 104: []}
 
 
 def test_the_same_plans_every_time() -> None:

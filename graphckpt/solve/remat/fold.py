@@ -1,9 +1,10 @@
 """A smaller problem of the same kind: most of a graph's equal layers left out; and its schedules as schedules of the whole graph.
 
-With k layers left out between layer a - 1 and layer a + k, node (place, layer) of the smaller graph reads what it reads in the
-whole one, counted in layers from its own; what no layer is in reads the layers that are left. Bytes that those left out hold are
-held by two nodes instead: in their place in forward begins one of the size of what they keep for backward, which ends in their
-place in backward, where one of the size of what they leave for good begins.
+*Forward* is what is computed layer by layer, *backward* what is in the other order. With k layers left out between layer a - 1 and
+layer a + k, node (place, layer) of the smaller graph reads what it reads in the whole one, counted in layers from its own; what no
+layer is in reads the layers that are left. Bytes that those left out hold are held by two nodes instead: in their place in forward
+begins one of the size of what they keep for backward, which ends in their place in backward, where one of the size of what they
+leave for good begins.
 
 Back: a schedule is cut where layer a begins in forward, and where each layer does in backward. What is between two cuts, a
 *window*, is repeated there for each of the layers left out, as many layers further as it is away. A `Template` names the windows:
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
 from graphckpt.solve.remat.layers import Layers, Place, equal_layers
+from graphckpt.solve.remat.search import Order
 
 # Equal layers that stay on each side, at least and at most, besides those at the ends of a model, which are not among them.
 _KEPT = range(2, 5)
@@ -79,15 +81,18 @@ class Folded:
     cut: Cut
     nodes: tuple[int, ...]
 
-    def lift(self, schedule: Sequence[int], rate: Callable[[tuple[int, ...]], Rating]) -> tuple[int, ...] | None:
+    def lift(
+        self, schedule: Sequence[int], rate: Callable[[tuple[int, ...]], Rating], order: Order = Order.FREE
+    ) -> tuple[int, ...] | None:
         """A legal schedule of the whole graph from one of the smaller: of several templates' that of the least ``rate``, not the
-        best of all pairs. None where layers are not computed one after another."""
+        best of all pairs. None where layers are not computed one after another. ``order``: fixed if first computations are to
+        stand in that of the nodes, which is one."""
         lifting, kept, all_of_them = _Lifting(self, schedule), self.cut.first, self.cut.left_out
         if not lifting.is_layered:
             return None
 
         def best(templates: Iterable[Template]) -> tuple[Rating, Template, tuple[int, ...]]:
-            lifted = ((template, _mended(self.whole, lifting.steps(template))) for template in templates)
+            lifted = ((template, _mended(self.whole, lifting.steps(template), order)) for template in templates)
             return min(((rate(steps), template, steps) for template, steps in lifted), key=lambda found: found[:2])
 
         below = best(Template(kept, like, 0) for like in range(1, kept))
@@ -99,12 +104,12 @@ class Folded:
     def restrict(self, schedule: Sequence[int]) -> tuple[int, ...]:
         """A schedule of the whole graph without the layers that are left out."""
         here = {node: at for at, node in enumerate(self.nodes)}
-        return _mended(self.instance, [here[node] for node in schedule if node in here])
+        return _mended(self.instance, [here[node] for node in schedule if node in here], Order.FREE)
 
 
 def fold(instance: Instance, schedule: Sequence[int]) -> Folded | None:
     """The smaller problem of a graph with equal layers; what is left out is as large as ``schedule``, a legal one, makes it. None
-    where there are not enough layers, or not of a forward and a backward pass."""
+    where there are not enough layers, not of a forward and a backward pass, or layers that read across many others."""
     layers = equal_layers(instance)
     kept = 0 if layers is None else min(_KEPT[-1], (layers.layer_count - _LEAST) // 2)
     if layers is None or kept < _KEPT[0]:
@@ -115,8 +120,8 @@ def fold(instance: Instance, schedule: Sequence[int]) -> Folded | None:
         return None
     left_out = frozenset(row[layer] for row in layers.nodes for layer in range(cut.first, cut.above))
     held = _held(instance, schedule, left_out, layers.nodes[cut.backward][cut.above])
-    smaller, nodes = _smaller(instance, layers, cut, held, [node for node in order if node not in left_out])
-    return Folded(smaller, instance, layers, cut, nodes)
+    found = _smaller(instance, layers, cut, held, [node for node in order if node not in left_out])
+    return None if found is None else Folded(found[0], instance, layers, cut, found[1])
 
 
 def _cut_of(layers: Layers, order: Sequence[int], kept: int) -> Cut | None:
@@ -133,11 +138,16 @@ def _cut_of(layers: Layers, order: Sequence[int], kept: int) -> Cut | None:
 
 
 def _is_even(instance: Instance, layers: Layers, cut: Cut) -> bool:
-    """Whether the layers that are left out, and those beside them, read the same, counted from their own layer."""
+    """Whether the layers that are left out, and those beside them, read the same, counted from their own layer; and whether nobody
+    reads what is left out from further away than there are layers that stay."""
     for row in layers.nodes:
         kinds = {_reads(instance, layers, row[layer], layer) for layer in range(cut.first - 1, cut.above + 1)}
-        if len(kinds) > 1 or any(abs(further) >= cut.first for _, further, _ in kinds.pop()):
+        if len(kinds) > 1:
             return False
+        for layer, node in enumerate(row):
+            for place, further, _ in _reads(instance, layers, node, layer):
+                if place >= 0 and abs(further) >= cut.first and cut.first <= layer + further < cut.above:
+                    return False
     return True
 
 
@@ -163,13 +173,15 @@ def _held(instance: Instance, schedule: Sequence[int], left_out: frozenset[int],
 
 def _smaller(
     instance: Instance, layers: Layers, cut: Cut, held: tuple[int, int], order: Sequence[int]
-) -> tuple[Instance, tuple[int, ...]]:
+) -> tuple[Instance, tuple[int, ...]] | None:
     """The instance of the nodes that stay, numbered in their ``order``, and of three that hold bytes: from the cut in forward to
     the end what is held on both sides of the cut in backward, what is held before that cut alone, and behind it alone. And the
-    whole graph's node for each."""
+    whole graph's node for each. None where a node would read what is computed behind it, for its layer is not counted as those of
+    its inputs are; and where the two cuts do not follow each other."""
     up, down = layers.nodes[cut.forward][cut.above], layers.nodes[cut.backward][cut.first - 1]
-    at_up = order.index(up)
-    at_down = order.index(down)
+    at_up, at_down = order.index(up), order.index(down)
+    if at_up > at_down:
+        return None
     nodes = (*order[:at_up], _ALWAYS, _BEFORE, *order[at_up:at_down], _BEHIND, *order[at_down:])
     here = {node: at for at, node in enumerate(nodes)}
     inputs = []
@@ -179,6 +191,8 @@ def _smaller(
             continue
         sources = (_source(layers, cut, layers.of[node], source) for source in instance.inputs[node])
         inputs.append([here[source] for source in sources if source in here])
+        if any(source >= at for source in inputs[at]):
+            return None
     inputs[here[up]] += [here[_ALWAYS], here[_BEFORE]]
     inputs[here[_BEHIND]].append(here[_BEFORE])
     inputs[here[down]].append(here[_BEHIND])
@@ -208,7 +222,7 @@ def _kernels(kernels: Kernels, nodes: Sequence[int]) -> Kernels:
 def _source(layers: Layers, cut: Cut, place: Place | None, source: int) -> int:
     """The node that is read in the smaller problem by one that reads ``source`` in the whole."""
     of_source = layers.of[source]
-    if place is None or of_source is None:
+    if place is None or of_source is None or not cut.first <= of_source.layer < cut.above:
         return source
     layer = cut.smaller(place.layer) + of_source.layer - place.layer
     return layers.nodes[of_source.place][cut.whole(layer)]
@@ -264,8 +278,9 @@ class _Lifting:
                 yield self._layers.nodes[place.place][layer]
 
 
-def _mended(instance: Instance, steps: Iterable[int]) -> tuple[int, ...]:
-    """A legal schedule of these steps: what is missing is computed where it is first read, what nobody reads is left out."""
+def _mended(instance: Instance, steps: Iterable[int], order: Order) -> tuple[int, ...]:
+    """A legal schedule of these steps: what is missing is computed where it is first read, in a fixed order before what it comes
+    before; and what nobody reads is left out, but the first of each there."""
     computed: set[int] = set()
     legal: list[int] = []
 
@@ -282,21 +297,26 @@ def _mended(instance: Instance, steps: Iterable[int]) -> tuple[int, ...]:
                 legal.append(node)
                 computed.add(node)
 
-    for node in steps:
-        if node not in computed or node not in instance.once:
+    for node in (*steps, None):
+        if order is Order.FIXED:
+            for before in range(len(computed), instance.count if node is None else node):
+                compute(before)
+        if node is not None and (node not in computed or node not in instance.once):
             compute(node)
     for node in instance.topological_order:
         if node not in computed:
             compute(node)
-    return _without_vain(instance, legal)
+    return _without_vain(instance, legal, order)
 
 
-def _without_vain(instance: Instance, schedule: Sequence[int]) -> tuple[int, ...]:
-    """A schedule without the copies that nobody reads; of what has no reader the last one stays."""
+def _without_vain(instance: Instance, schedule: Sequence[int], order: Order) -> tuple[int, ...]:
+    """A schedule without the copies that nobody reads; of what has no reader the last one stays, in a fixed order the first of
+    each."""
     wanted: set[int] = {node for node in range(instance.count) if not instance.readers[node]}
+    first = {node: step for step, node in reversed(list(enumerate(schedule)))} if order is Order.FIXED else {}
     kept = []
-    for node in reversed(schedule):
-        if node in wanted:
+    for step, node in reversed(list(enumerate(schedule))):
+        if node in wanted or first.get(node) == step:
             kept.append(node)
             wanted.discard(node)
             wanted.update(instance.inputs[node])

@@ -2,12 +2,12 @@
 
 A node's *colour* is a hash of what is within a few edges of it: its cost, its size, what it does as a kernel, and the colours of
 what it reads and of what reads it (Weisfeiler and Leman's refinement, 1968). Equal layers of a model give each colour once a layer.
-From one colour's nodes, in the order of their depth, a *shift* is grown: a map from a node to the one in its place a layer further,
-which takes what a node reads to what its image reads, and readers to readers. The nodes that follow each other by the shift are a
-*place*; an edge from a place to another spans the same number of layers everywhere. Forward and backward of a layer are found
+The nodes of one colour, in the order of their depth, are a *place* in layers that are counted from there; what stands beside them,
+the only one of its colour that each reads or is read by, is another place, and so on. Forward and backward of a layer are found
 together, for edges lead from one to the other.
 
-Not guaranteed: that layers are found where there are some; those at both ends, whose surroundings differ, are not.
+Not guaranteed: that layers are found where there are some; those at both ends, whose surroundings differ, are not. Nor that layers
+that are found read each other alike: whoever relies on it checks it, as `graphckpt.solve.remat.fold` does.
 """
 
 from __future__ import annotations

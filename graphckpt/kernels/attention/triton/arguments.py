@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphckpt.kernels.attention.meaning import NOTHING, OPEN, Attention, Band, Sizes
+from graphckpt.kernels.attention.triton.parts import parts_of
 
 # Dropout compares 16 bits.
 _DRAWS = 2**16
@@ -116,8 +117,8 @@ def call_of(call: Attention, empty: Tensor | None) -> Call:
 
 
 def is_describable(*tensors: Tensor) -> bool:
-    """Whether the tensor memory accelerator reads tiles of heads of these: columns side by side, a power of two of them, rows that
-    start at multiples of 16 bytes (CUDA C++ Programming Guide, cuTensorMapEncodeTiled)."""
+    """Whether the tensor memory accelerator reads tiles of heads of these: columns side by side, as many as a tile has, rows that
+    do not overlap and start at multiples of 16 bytes (CUDA C++ Programming Guide, cuTensorMapEncodeTiled)."""
     return all(_is_describable(tensor) for tensor in tensors)
 
 
@@ -125,8 +126,8 @@ def _is_describable(tensor: Tensor) -> bool:
     width, itemsize = tensor.shape[3], tensor.dtype.itemsize
     _, batch, head, row, column, _ = strided(tensor)
     aligned = all(place % _ALIGNED == 0 for place in (tensor.data_ptr(), *(at * itemsize for at in (batch, head, row))))
-    is_one_part = width * itemsize >= _ALIGNED and not width & (width - 1)
-    return is_one_part and column == 1 and row > 0 and aligned
+    parts = parts_of(width)
+    return width == parts.span and not parts.rest and column == 1 and row >= width and aligned
 
 
 def has_masks(call: Attention) -> bool:
