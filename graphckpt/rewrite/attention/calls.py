@@ -75,8 +75,8 @@ _WRITTEN = "graphckpt_written"
 
 
 def mark_written(graph: fx.Graph) -> None:
-    """Mark every node that shares its memory with something that is written to, with the place of the last write: what it holds
-    depends on when it is read."""
+    """Mark every node that shares its memory with something that is written to, with its own place and that of the last write: what
+    it holds may depend on when it is read."""
     written: dict[int, int] = {}
     for place, node in enumerate(graph.nodes):
         own = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
@@ -85,9 +85,9 @@ def mark_written(graph: fx.Graph) -> None:
             continue
         targets = [node.args[0] if node.args else None, node.kwargs.get("out")]
         written |= {_memory(target): place for target in targets if value(target) is not None}
-    for node in graph.nodes:
+    for place, node in enumerate(graph.nodes):
         if value(node) is not None and _memory(node) in written:
-            node.meta[_WRITTEN] = written[_memory(node)]
+            node.meta[_WRITTEN] = place, written[_memory(node)]
 
 
 def is_written(node: fx.Node) -> bool:
@@ -97,7 +97,13 @@ def is_written(node: fx.Node) -> bool:
 
 def last_written(node: fx.Node) -> int:
     """The place in the graph of the last write to its memory, -1 where there is none."""
-    return int(node.meta.get(_WRITTEN, -1))
+    return int(node.meta.get(_WRITTEN, (-1, -1))[1])
+
+
+def changes_later(node: fx.Node) -> bool:
+    """Whether its memory is written to behind it; the result of the last write does not change."""
+    own, last = node.meta.get(_WRITTEN, (-1, -1))
+    return bool(last > own)
 
 
 def _memory(node: object) -> int:

@@ -13,7 +13,7 @@ from torch import fx
 
 from graphckpt.kernels.attention.meaning import NOTHING, OPEN, PASSES, STOPS, Band
 from graphckpt.kernels.attention.validation import INTEGERS
-from graphckpt.rewrite.attention.calls import FullSizes, Size, is_written, shape
+from graphckpt.rewrite.attention.calls import FullSizes, Size, changes_later, is_written, shape
 from graphckpt.rewrite.attention.coordinates import COORDINATES, At, NotProven, axes_of
 from graphckpt.rewrite.attention.masks import Part, Proven, read_additive, read_mask
 from graphckpt.rewrite.attention.match import Match, NoMatch
@@ -73,7 +73,7 @@ class MaskWriter:
 
     def _at(self, node: fx.Node, where: tuple[Size, ...], full: FullSizes) -> At:
         """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
-        if is_written(node):
+        if changes_later(node):
             # The operator reads later than the calls it stands for, and autograd longer.
             raise NoMatch(f"{node.name} is written to in place")
         own = shape(node)

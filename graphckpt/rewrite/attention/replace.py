@@ -23,8 +23,8 @@ from graphckpt.rewrite.attention.calls import (
     PRODUCTS,
     VIEWS,
     FullSizes,
+    changes_later,
     is_transformed,
-    is_written,
     last_written,
     mark_written,
     name_of,
@@ -153,7 +153,7 @@ class _Replacer:
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
         known = [None if node is None else fake(node) for node in tensors]
         # The operator reads later than the calls it stands for.
-        written = [node.name for node in tensors[3:] if node is not None and is_written(node)]
+        written = [node.name for node in tensors[3:] if node is not None and changes_later(node)]
         if written:
             raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")

@@ -11,7 +11,15 @@ import torch.masked
 from torch import fx
 from torch.nn import functional
 
-from graphckpt.rewrite.attention.calls import full_index, is_whole_slice, is_written, mark_written, name_of, number
+from graphckpt.rewrite.attention.calls import (
+    changes_later,
+    full_index,
+    is_whole_slice,
+    is_written,
+    mark_written,
+    name_of,
+    number,
+)
 
 
 def matmul(x: Any, y: Any) -> Any:
@@ -74,6 +82,7 @@ def test_what_is_written_to_has_no_name() -> None:
     assert (name_of(y), name_of(z)) == ("view", "ones")
     mark_written(graph)
     assert [is_written(node) for node in (x, y, z, total)] == [True, True, False, True]
+    assert [changes_later(node) for node in (x, y, z, total)] == [True, True, False, False]
     assert (name_of(y), name_of(z)) == ("", "ones")
 
 
