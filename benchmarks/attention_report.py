@@ -25,8 +25,7 @@ def report(folder: Path) -> str:
     covered, measured = read_coverage(folder / COVERAGE), read_rows(folder / MEMORY)
     parts = []
     if covered:
-        commits = sorted({row.commit[:SHORT_COMMIT_LENGTH] for row in covered})
-        parts.append(f"`coverage`, measured at {', '.join(commits)}:\n\n{render(covered)}")
+        parts.append(f"`coverage`, measured at {_commits(covered)}:\n\n{render(covered)}")
     interpreted = read_coverage(folder / INTERPRETED)
     if interpreted:
         parts.append(interpreted_line(interpreted))
@@ -38,15 +37,18 @@ def report(folder: Path) -> str:
 
 def interpreted_line(rows: Sequence[Coverage]) -> str:
     """What the kernels did in place of the models' attentions: how many rows, how exact, and which are not as they are to be."""
-    commits = ", ".join(sorted({row.commit[:SHORT_COMMIT_LENGTH] for row in rows}))
     models, dtypes = {row.model for row in rows}, ", ".join(sorted({row.dtype for row in rows}))
     worst = max((row for row in rows if row.ratio is not None), key=lambda row: row.ratio or 0.0)
     wrong = sorted({row.model for row in rows if not row.is_covered})
     return (
         f"By Triton's kernels, in its interpreter (`TRITON_INTERPRET=1 python -m benchmarks.coverage --implementation triton`, "
-        f"measured at {commits}): {len(models)} models, {len(rows)} rows, {dtypes}; gradients err at most {worst.ratio:.2f} times "
-        f"as much as eager's ({worst.model}); not fused or less exact than twice eager: {', '.join(wrong) or 'none'}."
+        f"measured at {_commits(rows)}): {len(models)} models, {len(rows)} rows, {dtypes}; gradients err at most {worst.ratio:.2f} "
+        f"times as much as eager's ({worst.model}); not fused or less exact than twice eager: {', '.join(wrong) or 'none'}."
     )
+
+
+def _commits(rows: Sequence[Coverage]) -> str:
+    return ", ".join(sorted({row.commit[:SHORT_COMMIT_LENGTH] for row in rows}))
 
 
 def read_coverage(path: Path) -> list[Coverage]:

@@ -9,9 +9,8 @@ Not guaranteed: anything of lengths other than that of `benchmarks.kernels.varia
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,7 +18,7 @@ from benchmarks.attention_measure import median_ms
 from benchmarks.kernels.tune import CANDIDATES, attempt, write
 from benchmarks.kernels.variants import LARGE, RARE, kernel_of, name_of, starts_of
 from graphckpt.kernels.attention.triton.launch import Start, start
-from graphckpt.kernels.attention.triton.tiles import DESCRIBED, TABLE, Slot, Tiling
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, TABLE, Slot, Tiling, slot_of, tiling_of
 
 HOW = "Of the candidates that spill nothing, the fastest, by `python -m benchmarks.kernels rank` on {device} at length {length}."
 
@@ -55,7 +54,7 @@ def rank_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
     measured = [slot for slot in slots if not slot.kernel.startswith(RARE)]
     fitting = {slot: [tiling for _, tiling in rank(slot, _fits, lambda *_: 0.0)] for slot in measured}
     _use_the_driver_again()
-    lines = {Slot(*(line[name] for name in Slot._fields)): line for line in content["lines"]}
+    lines = {slot_of(line): line for line in content["lines"]}
     # Described kernels after the plain ones that they are compared with.
     for slot in sorted(measured, key=lambda slot: slot.kernel in DESCRIBED):
         found = rank(slot, lambda slot, tiling: tiling in fitting[slot], _time_ms)
@@ -65,7 +64,7 @@ def rank_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
             lines[slot].update(found[0][1]._asdict())
         if slot.kernel in DESCRIBED and slot in lines:
             plain = slot._replace(kernel=kernel_of(slot))
-            lines[slot]["is_faster"] = bool(found) and found[0][0] < _time_ms(plain, _tiling(lines[plain]))
+            lines[slot]["is_faster"] = bool(found) and found[0][0] < _time_ms(plain, tiling_of(lines[plain]))
     how = HOW.format(device=torch.cuda.get_device_name(), length=LARGE.length)
     write(path, content["lines"], how)
 
@@ -74,10 +73,6 @@ def _time_ms(slot: Slot, tiling: Tiling) -> float:
     """Of the kernel, and of the look at what is rare behind it, which costs more where word is left of every row."""
     name = kernel_of(slot)
     return time_on_gpu([it for it in starts_of(slot, tiling, LARGE) if it.kernel.__name__ == name])
-
-
-def _tiling(line: Mapping[str, Any]) -> Tiling:
-    return Tiling(*(line[name] for name in Tiling._fields))
 
 
 def _fits(slot: Slot, tiling: Tiling) -> bool:

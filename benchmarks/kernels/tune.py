@@ -21,7 +21,7 @@ from benchmarks.kernels.golden import remember
 from benchmarks.kernels.offline import Resources, compile_for
 from benchmarks.kernels.variants import RARE, name_of, start_of
 from graphckpt.kernels.attention.triton.choice import SHARED_BYTES
-from graphckpt.kernels.attention.triton.tiles import DESCRIBED, TABLE, Slot, Tiling
+from graphckpt.kernels.attention.triton.tiles import DESCRIBED, TABLE, Slot, Tiling, slot_of, tiling_of
 
 CANDIDATES = {
     ("forward", "half"): (
@@ -171,14 +171,12 @@ def attempt(slot: Slot, tiling: Tiling) -> Tried:
 
 def tune_all(slots: Sequence[Slot], path: Path = TABLE) -> None:
     """Tune lines and write each into the table, and what it takes into the golden file, as it is found."""
-    lines = {_key(line): line for line in json.loads(path.read_text())["lines"]} if path.is_file() else {}
+    lines = {slot_of(line): line for line in json.loads(path.read_text())["lines"]} if path.is_file() else {}
     for slot in slots:
         began = time.monotonic()
-        known = {Slot(*_key(line)): Tiling(*(line[name] for name in Tiling._fields)) for line in lines.values()}
-        tiling, takes = tune(slot, known)
+        tiling, takes = tune(slot, {known: tiling_of(line) for known, line in lines.items()})
         assert takes is not None
-        line = {**slot._asdict(), **tiling._asdict(), **({"is_faster": False} if slot.kernel in DESCRIBED else {})}
-        lines[_key(line)] = line
+        lines[slot] = {**slot._asdict(), **tiling._asdict(), **({"is_faster": False} if slot.kernel in DESCRIBED else {})}
         remember(slot, compile_for(slot.architecture, start_of(slot, tiling)))
         write(path, [lines[key] for key in sorted(lines)])
         seconds = time.monotonic() - began
@@ -191,7 +189,3 @@ def write(path: Path, lines: Sequence[dict[str, Any]], how: str = HOW) -> None:
     path.write_text(
         f'{{\n  "how": {json.dumps(how)},\n  "triton": "{triton.__version__}",\n  "lines": [\n{rows}\n  ]\n}}\n'
     )
-
-
-def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(line[name] for name in Slot._fields)

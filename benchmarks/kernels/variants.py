@@ -22,7 +22,6 @@ from graphckpt.kernels.attention.triton.tiles import (
     Slot,
     Tiling,
     Tilings,
-    has_described_line,
     has_line,
 )
 
@@ -56,13 +55,13 @@ def name_of(slot: Slot) -> str:
 def slots() -> list[Slot]:
     """All lines of the table."""
     return [
-        Slot(architecture, kernel, kind, load, *widths)
+        slot
         for architecture in ARCHITECTURES
         for kind in KINDS
         for kernel in (*KERNELS, *DESCRIBED)
         for load in LOADS
         for widths in WIDTHS[kind]
-        if (has_line(kind, kernel, load, widths[0]) if kernel in KERNELS else has_described_line(architecture, kind, load, widths))
+        if has_line(slot := Slot(architecture, kernel, kind, load, *widths))
     ]
 
 

@@ -90,11 +90,38 @@ def load_parts(
 
 
 @triton.jit
-def tiles_of(tensor, batch, head, count, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Tiles of ROWS rows of a head, which a tensor memory accelerator reads; 0 beyond ``count`` rows. Columns lie side by side."""
-    at = place(tensor, batch, head, 0, 0)
-    row = tl.cast(tensor.row, tl.int64)
-    return tl.make_tensor_descriptor(at, shape=[count, WIDTH], strides=[row, 1], block_shape=[ROWS, WIDTH])
+def tiles_of(tensor, batch, head, count, ROWS: tl.constexpr, WIDTH: tl.constexpr, DESCRIBED: tl.constexpr):
+    """Tiles of ROWS rows of a head, which a tensor memory accelerator reads; 0 beyond ``count`` rows. Columns lie side by side.
+    None where not DESCRIBED."""
+    tiles = None
+    if DESCRIBED:
+        at = place(tensor, batch, head, 0, 0)
+        row = tl.cast(tensor.row, tl.int64)
+        tiles = tl.make_tensor_descriptor(at, shape=[count, WIDTH], strides=[row, 1], block_shape=[ROWS, WIDTH])
+    return tiles
+
+
+@triton.jit
+def read_parts(
+    tiles,
+    tensor,
+    batch,
+    head,
+    first,
+    count,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPAN: tl.constexpr,
+    REST: tl.constexpr,
+    CHECKED: tl.constexpr,
+):
+    """`load_parts`, by the head's ``tiles`` where there are any: then it has no rest."""
+    if tiles is not None:
+        main = tiles.load([first, 0])
+        rest = main
+    else:
+        main, rest = load_parts(tensor, batch, head, first, count, ROWS, WIDTH, SPAN, REST, CHECKED)
+    return main, rest
 
 
 @triton.jit

@@ -24,10 +24,10 @@ from graphckpt.kernels.attention.triton.device import (
     is_told,
     kept_in,
     keys_of,
-    load_parts,
     not_finite,
     power,
     product,
+    read_parts,
     store_parts,
     tell_rows,
     tiles_of,
@@ -71,11 +71,8 @@ def forward(
         if is_told(word, first, call.row_count, ROWS, TOLD) == 0:
             return
     rows = first + tl.arange(0, ROWS)
-    if DESCRIBED:
-        q = tiles_of(call.q, batch, head, call.row_count, ROWS, SPAN).load([first, 0])
-        q_rest = q
-    else:
-        q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+    q_tiles = tiles_of(call.q, batch, head, call.row_count, ROWS, SPAN, DESCRIBED)
+    q, q_rest = read_parts(q_tiles, call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
     last = tl.minimum(first + ROWS, call.row_count) - 1
     start, free_start, free_stop, stop = keys_of(call.masks, first, last, call.key_count, KEYS)
     EXACT: tl.constexpr = q.dtype == tl.float32
@@ -163,18 +160,13 @@ def _walk(
     EXACT: tl.constexpr = q.dtype == tl.float32
     key_head = head // call.group
     rows = first + tl.arange(0, ROWS)
-    if DESCRIBED:
-        k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN)
-        v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN)
+    k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN, DESCRIBED)
+    v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN, DESCRIBED)
     for first_key in tl.range(start, stop, KEYS, warp_specialize=DESCRIBED):
         keys = first_key + tl.arange(0, KEYS)
-        if DESCRIBED:
-            k = k_tiles.load([first_key, 0])
-            k_rest = k
-        else:
-            k, k_rest = load_parts(
-                call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
-            )
+        k, k_rest = read_parts(
+            k_tiles, call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
+        )
         z = product(q, q_rest, k, k_rest, REST, PRECISION)
         z, _ = exponents(
             z,
@@ -203,13 +195,19 @@ def _walk(
         if call.dropout is not None:
             index = batch * call.heads + head
             weights = tl.where(kept_in(call.dropout, rows, first_key, index, ROWS, KEYS, False), weights, 0.0)
-        if DESCRIBED:
-            v = v_tiles.load([first_key, 0])
-            v_rest = v
-        else:
-            v, v_rest = load_parts(
-                call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
-            )
+        v, v_rest = read_parts(
+            v_tiles,
+            call.v,
+            batch,
+            key_head,
+            first_key,
+            call.key_count,
+            KEYS,
+            VALUE_WIDTH,
+            VALUE_SPAN,
+            VALUE_REST,
+            MODE != FREE,
+        )
         weights = weights.to(v.dtype)
         acc = weighed(weights, v, acc * shrunk[:, None], CAREFUL, PRECISION)
         if VALUE_REST:

@@ -14,8 +14,8 @@ from graphckpt.kernels.attention.triton.device import (
     MASKED,
     SPREAD,
     empty_in,
-    load_parts,
     product,
+    read_parts,
     rows_of,
     store_parts,
     tiles_of,
@@ -58,16 +58,12 @@ def keys_values(
             return
     first_key = tile * KEYS
     keys = first_key + tl.arange(0, KEYS)
-    if DESCRIBED:
-        k = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN).load([first_key, 0])
-        v = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN).load([first_key, 0])
-        k_rest = k
-        v_rest = v
-    else:
-        k, k_rest = load_parts(call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, True)
-        v, v_rest = load_parts(
-            call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
-        )
+    k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN, DESCRIBED)
+    k, k_rest = read_parts(k_tiles, call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, True)
+    v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN, DESCRIBED)
+    v, v_rest = read_parts(
+        v_tiles, call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
     last = tl.minimum(first_key + KEYS, call.key_count) - 1
     start, stop = rows_of(call.masks, first_key, last, call.row_count, ROWS)
     shape: tl.constexpr = (WIDTH, SPAN, REST, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, ROWS, KEYS, DESCRIBED)
@@ -153,11 +149,8 @@ def _walk(
     ROWS: tl.constexpr = SHAPE[6]
     DESCRIBED: tl.constexpr = SHAPE[8]
     k_acc, k_acc_rest, v_acc, v_acc_rest, sums = accs
-    tiles = None
-    if DESCRIBED:
-        q_tiles = tiles_of(call.q, batch, head, call.row_count, ROWS, SHAPE[1])
-        grad_tiles = tiles_of(theirs[0], batch, head, call.row_count, ROWS, SHAPE[4])
-        tiles = (q_tiles, grad_tiles)
+    q_tiles = tiles_of(call.q, batch, head, call.row_count, ROWS, SHAPE[1], DESCRIBED)
+    grad_tiles = tiles_of(theirs[0], batch, head, call.row_count, ROWS, SHAPE[4], DESCRIBED)
     for first_row in tl.range(start, stop, ROWS, warp_specialize=DESCRIBED):
         if MODE == SPREAD:
             rows = first_row + tl.arange(0, ROWS)
@@ -170,7 +163,8 @@ def _walk(
                     sums,
                     mine,
                     theirs,
-                    tiles,
+                    q_tiles,
+                    grad_tiles,
                     call,
                     batch,
                     head,
@@ -189,7 +183,8 @@ def _walk(
                 sums,
                 mine,
                 theirs,
-                tiles,
+                q_tiles,
+                grad_tiles,
                 call,
                 batch,
                 head,
@@ -211,7 +206,8 @@ def _add(
     sums,
     mine,
     theirs,
-    tiles,
+    q_tiles,
+    grad_tiles,
     call,
     batch,
     head,
@@ -232,16 +228,10 @@ def _add(
     KEYS: tl.constexpr = SHAPE[7]
     k, k_rest, v, v_rest, first_key = mine
     grad_out, lse, mean = theirs
-    if tiles is not None:
-        q = tiles[0].load([first, 0])
-        grad = tiles[1].load([first, 0])
-        q_rest = q
-        grad_rest = grad
-    else:
-        q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
-        grad, grad_rest = load_parts(
-            grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
-        )
+    q, q_rest = read_parts(q_tiles, call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+    grad, grad_rest = read_parts(
+        grad_tiles, grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
     rows = first + tl.arange(0, ROWS)
     known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)

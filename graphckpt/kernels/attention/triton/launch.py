@@ -196,9 +196,8 @@ def _empty_rows(call: Attention, starter: Starter) -> Tensor | None:
 
 def _may_describe(call: Attention, *more: Tensor) -> bool:
     # What is empty would be one more thing to read.
-    if arguments.may_be_empty(call):
-        return False
-    return load_of(call) == "plain" and arguments.is_describable(call.q, call.k, call.v, *more)
+    has_empty = arguments.may_be_empty(call)
+    return not has_empty and load_of(call) == "plain" and arguments.is_describable(call.q, call.k, call.v, *more)
 
 
 def _ways(plain: Tiling, rare: Tiling, described: Tiling | None) -> list[Way]:

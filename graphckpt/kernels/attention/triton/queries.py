@@ -12,9 +12,9 @@ from graphckpt.kernels.attention.triton.device import (
     empty_in,
     is_told,
     keys_of,
-    load_parts,
     not_finite,
     product,
+    read_parts,
     store_parts,
     tell_rows,
     tiles_of,
@@ -63,16 +63,12 @@ def queries(
         if is_told(word, first, call.row_count, ROWS, TOLD) == 0:
             return
     rows = first + tl.arange(0, ROWS)
-    if DESCRIBED:
-        q = tiles_of(call.q, batch, head, call.row_count, ROWS, SPAN).load([first, 0])
-        grad = tiles_of(grad_out, batch, head, call.row_count, ROWS, VALUE_SPAN).load([first, 0])
-        q_rest = q
-        grad_rest = grad
-    else:
-        q, q_rest = load_parts(call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
-        grad, grad_rest = load_parts(
-            grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
-        )
+    q_tiles = tiles_of(call.q, batch, head, call.row_count, ROWS, SPAN, DESCRIBED)
+    q, q_rest = read_parts(q_tiles, call.q, batch, head, first, call.row_count, ROWS, WIDTH, SPAN, REST, True)
+    grad_tiles = tiles_of(grad_out, batch, head, call.row_count, ROWS, VALUE_SPAN, DESCRIBED)
+    grad, grad_rest = read_parts(
+        grad_tiles, grad_out, batch, head, first, call.row_count, ROWS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, True
+    )
     known = known_of(lse, batch, head, call.heads, rows, call.row_count, q.dtype == tl.float32)
     means = load_row(mean, batch, head, call.heads, rows, call.row_count, 0.0)
     last = tl.minimum(first + ROWS, call.row_count) - 1
@@ -144,23 +140,26 @@ def _walk(
     DESCRIBED: tl.constexpr = SHAPE[8]
     rows = first + tl.arange(0, ROWS)
     key_head = head // call.group
-    if DESCRIBED:
-        k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN)
-        v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN)
+    k_tiles = tiles_of(call.k, batch, key_head, call.key_count, KEYS, SPAN, DESCRIBED)
+    v_tiles = tiles_of(call.v, batch, key_head, call.key_count, KEYS, VALUE_SPAN, DESCRIBED)
     for first_key in tl.range(start, stop, KEYS, warp_specialize=DESCRIBED):
         keys = first_key + tl.arange(0, KEYS)
-        if DESCRIBED:
-            k = k_tiles.load([first_key, 0])
-            v = v_tiles.load([first_key, 0])
-            k_rest = k
-            v_rest = v
-        else:
-            k, k_rest = load_parts(
-                call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
-            )
-            v, v_rest = load_parts(
-                call.v, batch, key_head, first_key, call.key_count, KEYS, VALUE_WIDTH, VALUE_SPAN, VALUE_REST, MODE != FREE
-            )
+        k, k_rest = read_parts(
+            k_tiles, call.k, batch, key_head, first_key, call.key_count, KEYS, WIDTH, SPAN, REST, MODE != FREE
+        )
+        v, v_rest = read_parts(
+            v_tiles,
+            call.v,
+            batch,
+            key_head,
+            first_key,
+            call.key_count,
+            KEYS,
+            VALUE_WIDTH,
+            VALUE_SPAN,
+            VALUE_REST,
+            MODE != FREE,
+        )
         products = product(q, q_rest, k, k_rest, REST, PRECISION)
         grads = product(grad, grad_rest, v, v_rest, VALUE_REST, PRECISION)
         _, of_z, of_product = of_tile(

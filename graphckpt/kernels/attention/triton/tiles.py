@@ -12,8 +12,8 @@ specializes warps for, another may refuse to compile.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,11 +95,17 @@ def _content() -> Any:
 @cache
 def lines() -> dict[Slot, Line]:
     """The table as it is written."""
-    found = {}
-    for line in _content()["lines"]:
-        tiling = Tiling(*(line[name] for name in Tiling._fields))
-        found[Slot(*(line[name] for name in Slot._fields))] = Line(tiling, line.get("is_faster", False))
-    return found
+    return {slot_of(line): Line(tiling_of(line), line.get("is_faster", False)) for line in _content()["lines"]}
+
+
+def slot_of(line: Mapping[str, Any]) -> Slot:
+    """What a line of the file is for."""
+    return Slot(*(line[name] for name in Slot._fields))
+
+
+def tiling_of(line: Mapping[str, Any]) -> Tiling:
+    """The tile of a line of the file."""
+    return Tiling(*(line[name] for name in Tiling._fields))
 
 
 def made_with() -> str:
@@ -121,14 +127,12 @@ def tilings_of(call: Attention, architecture: str) -> Tilings:
     kind = "fp32" if call.q.dtype == torch.float32 else "half"
     width, value_width = widths_of(kind, call.q.shape[3], call.v.shape[3])
     load = load_of(call)
-    of_loads = (load if has_line(kind, kernel, load, width) else "heavy" for kernel in KERNELS)
-    slots = (
-        Slot(architecture, *named, width, value_width) for named in zip(KERNELS, repeat(kind), of_loads, strict=False)
+    plain, described = (
+        [Slot(architecture, kernel, kind, load, width, value_width) for kernel in kernels] for kernels in (KERNELS, DESCRIBED)
     )
-    described = (lines().get(Slot(architecture, kernel, kind, load, width, value_width)) for kernel in DESCRIBED)
     serves = triton.__version__ == made_with()
-    faster = (line.tiling if serves and line is not None and line.is_faster else None for line in described)
-    return Tilings(*(_line(slot) for slot in slots), *faster)
+    faster = (line.tiling if serves and line is not None and line.is_faster else None for line in map(lines().get, described))
+    return Tilings(*(_line(slot if has_line(slot) else slot._replace(load="heavy")) for slot in plain), *faster)
 
 
 def load_of(call: Attention) -> str:
@@ -139,19 +143,17 @@ def load_of(call: Attention) -> str:
     return "masked" if masked else "plain"
 
 
-def has_line(kind: str, kernel: str, load: str, width: int) -> bool:
-    """Whether the table has a line; where not, the heavy one serves. A bias is heavy; of fp32, of what is rare, and of masks over
-    wide heads there is but the one."""
-    if kind == "fp32" or kernel.startswith(("rare_", "shared_")) or (load == "masked" and width > _NARROW):
+def has_line(slot: Slot) -> bool:
+    """Whether the table has a line; where it has none of a plain kernel, the heavy one serves. A bias is heavy; of fp32, of what is
+    rare, and of masks over wide heads there is but the one. Of `DESCRIBED` kernels there are lines for plain calls of halves whose
+    heads are one power of two; wider ones spill."""
+    width, load = slot.width, slot.load
+    if slot.kernel in DESCRIBED:
+        is_power = width == slot.value_width and not width & (width - 1)
+        return slot.architecture in _DESCRIBING and slot.kind == "half" and load == "plain" and is_power and width <= _NARROW
+    if slot.kind == "fp32" or slot.kernel.startswith(("rare_", "shared_")) or (load == "masked" and width > _NARROW):
         return load == "heavy"
     return True
-
-
-def has_described_line(architecture: str, kind: str, load: str, widths: tuple[int, int]) -> bool:
-    """Whether the table has lines of `DESCRIBED` kernels: for heads that are one power of two; wider ones spill."""
-    width, value_width = widths
-    is_power = width == value_width and not width & (width - 1)
-    return architecture in _DESCRIBING and kind == "half" and load == "plain" and is_power and width <= _NARROW
 
 
 def widths_of(kind: str, width: int, value_width: int) -> tuple[int, int]:
