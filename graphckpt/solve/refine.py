@@ -53,7 +53,7 @@ def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> I
         budget_bytes = int(share * least_bytes)
         start = min((entry for entry in known if entry.estimated_peak_bytes <= budget_bytes), key=lambda entry: entry.time_us)
         name = f"refined:{len(_LADDER) - 1 - rung}"
-        tried = [_refined(ranker, begin, graph, name, budget_bytes) for begin in (start, *_just_over(known, budget_bytes))]
+        tried = [_faster(ranker, begin, graph, name, budget_bytes) for begin in (start, *_just_over(known, budget_bytes))]
         # What the problem sees beyond the ranker differs from plan to plan.
         faster = [entry for entry in tried if entry.estimated_peak_bytes <= budget_bytes and entry.time_us < start.time_us]
         if faster:
@@ -63,11 +63,13 @@ def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> I
 
 def _smallest(ranker: Ranker, start: Ranked, graph: Graph) -> Iterator[Ranked]:
     """Plans of a smaller peak than ``start``, as far as they are found: one by one, for whoever asks may run out of patience."""
+    problem = ranker.joint_problem(start.plan, graph.forward_outputs)
+    instance, schedule, order = problem.instance, problem.schedule_of(start.plan), _order(graph)
     name = f"refined:{len(_LADDER)}"
-    yield _refined(ranker, start, graph, name, None)
-    by_layers = _refined_by_layers(ranker, start, graph, f"{name}:layers")
-    if by_layers is not None:
-        yield by_layers
+    yield ranker.rank(problem.plan_of(name, _smaller(instance, schedule, order)))
+    learnt = _learnt_of_few(instance, schedule, order)
+    if learnt is not None:
+        yield ranker.rank(problem.plan_of(f"{name}:layers", _smaller(instance, learnt, order)))
 
 
 def _just_over(known: Sequence[Ranked], budget_bytes: int) -> list[Ranked]:
@@ -77,12 +79,10 @@ def _just_over(known: Sequence[Ranked], budget_bytes: int) -> list[Ranked]:
     return sorted(over, key=lambda entry: entry.estimated_peak_bytes)[:1]
 
 
-def _refined(ranker: Ranker, start: Ranked, graph: Graph, name: str, budget_bytes: int | None) -> Ranked:
-    """A cheaper plan than ``start`` within the budget, one of a smaller peak if there is no budget; as far as one is found."""
+def _faster(ranker: Ranker, start: Ranked, graph: Graph, name: str, budget_bytes: int) -> Ranked:
+    """A cheaper plan than ``start`` within the budget, as far as one is found."""
     problem = ranker.joint_problem(start.plan, graph.forward_outputs)
     schedule = problem.schedule_of(start.plan)
-    if budget_bytes is None:
-        return ranker.rank(problem.plan_of(name, _smaller(problem.instance, schedule, _order(graph))))
     # The problem may see a little more at the peak than the ranker does.
     own_bytes = replay(problem.instance, schedule).peak_bytes + budget_bytes - start.estimated_peak_bytes
     limits = Limits(_NO_LIMIT_S, _CHEAPER_MOVES)
@@ -90,19 +90,15 @@ def _refined(ranker: Ranker, start: Ranked, graph: Graph, name: str, budget_byte
     return ranker.rank(problem.plan_of(name, found.schedule))
 
 
-def _refined_by_layers(ranker: Ranker, start: Ranked, graph: Graph, name: str) -> Ranked | None:
-    """A plan of a smaller peak that is searched for with a few of its equal layers first; None where there are not enough."""
-    problem = ranker.joint_problem(start.plan, graph.forward_outputs)
-    instance, schedule, order = problem.instance, problem.schedule_of(start.plan), _order(graph)
+def _learnt_of_few(instance: Instance, schedule: Sequence[int], order: Order) -> tuple[int, ...] | None:
+    """A schedule of a smaller peak, found for a few of a graph's equal layers; None where there are not enough."""
     folded = fold(instance, schedule)
     if folded is None:
         return None
     # In an order that is fixed layers stay alike, so what is found for one serves the others.
     limits, few = Limits(_NO_LIMIT_S, _FEW_MOVES), folded.restrict(schedule)
     found = search(folded.instance, 0, limits, Order.FIXED, Goal.SMALLEST, few)
-
-    lifted = folded.lift(found.schedule, lambda schedule: (replay(instance, schedule).peak_bytes,), order)
-    return None if lifted is None else ranker.rank(problem.plan_of(name, _smaller(instance, lifted, order)))
+    return folded.lift(found.schedule, lambda lifted: (replay(instance, lifted).peak_bytes,), order)
 
 
 def _smaller(instance: Instance, start: Sequence[int], order: Order) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
 from graphckpt.session.pipeline import is_legal, rank_plans, ranker_for, repaired
 from graphckpt.solve.frontier import Ranked, Ranker
-from graphckpt.solve.refine import _just_over, _refined_by_layers, refined_plans
+from graphckpt.solve.refine import _just_over, _smallest, refined_plans
 from tests.joint import captured
 from tests.solve.chains import chain
 
@@ -67,8 +67,7 @@ def test_what_a_few_layers_learn_is_done_in_all(pinned: str) -> None:
     graph = replace(deep.graph, ops=ops)
     ranker, _ = _ranked(graph, deep.keep)
     start = ranker.rank(deep.keep)
-    found = _refined_by_layers(ranker, start, graph, "learnt")
-    assert found is not None
+    _, found = _smallest(ranker, start, graph)
     check_plan(graph, found.plan)
     assert found.estimated_peak_bytes < start.estimated_peak_bytes
     if pinned:
@@ -76,7 +75,7 @@ def test_what_a_few_layers_learn_is_done_in_all(pinned: str) -> None:
         assert order == [index for index in deep.keep.forward if index in order]
     few = chain(8)
     ranker, _ = _ranked(few.graph, few.keep)
-    assert _refined_by_layers(ranker, ranker.rank(few.keep), few.graph, "learnt") is None
+    assert len(list(_smallest(ranker, ranker.rank(few.keep), few.graph))) == 1
 
 
 def test_a_plan_that_nearly_fits_is_begun_from_too() -> None:

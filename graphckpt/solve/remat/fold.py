@@ -141,11 +141,11 @@ def _is_even(instance: Instance, layers: Layers, cut: Cut) -> bool:
     """Whether the layers that are left out, and those beside them, read the same, counted from their own layer; and whether nobody
     reads what is left out from further away than there are layers that stay."""
     for row in layers.nodes:
-        kinds = {_reads(instance, layers, row[layer], layer) for layer in range(cut.first - 1, cut.above + 1)}
-        if len(kinds) > 1:
+        reads = [_reads(instance, layers, node, layer) for layer, node in enumerate(row)]
+        if len(set(reads[cut.first - 1 : cut.above + 1])) > 1:
             return False
-        for layer, node in enumerate(row):
-            for place, further, _ in _reads(instance, layers, node, layer):
+        for layer, read in enumerate(reads):
+            for place, further, _ in read:
                 if place >= 0 and abs(further) >= cut.first and cut.first <= layer + further < cut.above:
                     return False
     return True
@@ -297,11 +297,11 @@ def _mended(instance: Instance, steps: Iterable[int], order: Order) -> tuple[int
                 legal.append(node)
                 computed.add(node)
 
-    for node in (*steps, None):
+    for node in steps:
         if order is Order.FIXED:
-            for before in range(len(computed), instance.count if node is None else node):
+            for before in range(len(computed), node):
                 compute(before)
-        if node is not None and (node not in computed or node not in instance.once):
+        if node not in computed or node not in instance.once:
             compute(node)
     for node in instance.topological_order:
         if node not in computed:
