@@ -34,6 +34,24 @@ def mutated_arguments(target: object) -> tuple[int, ...]:
     return tuple(i for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write)
 
 
+def is_operator(target: object) -> bool:
+    """Whether it is an operator of torch's registry, with its overload or without."""
+    return isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+
+
+def written_to(target: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What a call of an operator writes to, of the arguments it is given; without an overload, what any would."""
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        overloads = [getattr(target, name) for name in target.overloads()]
+        return [written for overload in overloads for written in written_to(overload, args, kwargs)]
+    written = []
+    for position in mutated_arguments(target):
+        argument = cast(torch._ops.OpOverload, target)._schema.arguments[position]
+        by_place = not argument.kwarg_only and position < len(args)
+        written.append(args[position] if by_place else kwargs.get(argument.name))
+    return written
+
+
 def is_higher_order(target: object) -> bool:
     """Whether the call takes functions or graphs: ``flex_attention``, ``cond``, a user's Triton kernel."""
     return isinstance(target, torch._ops.HigherOrderOperator)

@@ -10,7 +10,7 @@ estimate may become too large.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -109,12 +109,12 @@ class Looks:
         other._unspent |= {moved[index]: peak_bytes for index, peak_bytes in self._unspent.items() if index in moved}
         return other
 
-    def adopt(self, other: Looks) -> None:
-        """Take over what looks at the same frontier have seen that is smaller."""
-        for index, seen in other.candidates.items():
+    def adopt(self, other: Looks, peaks: Mapping[int, int]) -> None:
+        """Take over from looks at the same frontier what has the peak that ``peaks`` names for a plan, and is not here."""
+        for index, peak_bytes in peaks.items():
             own = self.candidates.get(index)
-            if own is None or seen.step.peak.peak_bytes < own.step.peak.peak_bytes:
-                self.candidates[index] = seen
+            if own is None or own.step.peak.peak_bytes != peak_bytes:
+                self.candidates[index] = other.candidates[index]
         for index, peak_bytes in other._unspent.items():
             self._unspent[index] = min(peak_bytes, self._unspent.get(index, peak_bytes))
 

@@ -145,7 +145,9 @@ def plan_joint(
     within_bytes = max(choice.peak_bytes, looks.estimated_peak(choice.index), allowance_bytes if is_budgeted(options) else 0)
     least_us = ranker.time_bound().time_us(within_bytes)
     plan_seconds += time.perf_counter() - started
-    planned = _planned(looks.candidates[choice.index], stock, stock_step, tuple(looks.frontier), choice, plan_seconds)
+    chosen = looks.candidates[choice.index]
+    assert chosen.step.peak.peak_bytes == choice.peak_bytes, "what is handed out is what was chosen"
+    planned = _planned(chosen, stock, stock_step, tuple(looks.frontier), choice, plan_seconds)
     smallest_bytes = None if one_policy(options.policy) else looks.smallest_peak_bytes
     return replace(planned, smallest_peak_bytes=smallest_bytes, least_time_us=least_us, ran_out_of_time=patience.is_over)
 
@@ -277,7 +279,7 @@ def _choose(frontier: Sequence[Ranked], options: Options, allowance_bytes: int, 
     if policy is None:
         afresh = looks.over(looks.frontier)
         choice = choose(len(frontier), allowance_bytes, looks, looked_at, afresh)
-        looks.adopt(afresh)
+        looks.adopt(afresh, dict(choice.looked_at))
         return choice
     if policy == "smallest":
         smallest = last_resort(len(frontier), 0, looks, looked_at)

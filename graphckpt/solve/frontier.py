@@ -284,9 +284,11 @@ def last_resort(
 
 
 def _smaller(one: Choice, other: Choice) -> Choice:
-    """The choice of the smaller peak, with the looks of both."""
-    smaller = min(one, other, key=lambda choice: choice.peak_bytes)
-    return replace(smaller, looked_at=tuple((dict(one.looked_at) | dict(other.looked_at)).items()))
+    """The choice of the smaller peak, with the looks of both: of two at one plan that of the smaller peak."""
+    smaller, seen = min(one, other, key=lambda choice: choice.peak_bytes), dict(one.looked_at)
+    for index, peak_bytes in other.looked_at:
+        seen[index] = min(peak_bytes, seen.get(index, peak_bytes))
+    return replace(smaller, looked_at=tuple(seen.items()))
 
 
 def _next_fitting(

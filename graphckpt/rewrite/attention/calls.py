@@ -5,6 +5,7 @@ Only functions of torch and of Python's operators have a name here; a function o
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import fx
 
 from graphckpt.compat.fake import symbolic_size
+from graphckpt.compat.ops import is_operator, written_to
 
 # A number, or the expression of one that is known when the graph runs: equal expressions are equal sizes.
 Size = Any
@@ -70,24 +72,51 @@ _OPTIONS = {
     "repeat_interleave": frozenset({"repeats", "dim"}),
 }
 _WRITES = frozenset({"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"})
+_NO_WRITES = frozenset({"and_", "or_", "not_", "is_"})
+# Of these it is not known to what.
+_WRITES_ALL = frozenset({"triton_kernel_wrapper_mutation"})
 # Marks nodes whose memory some call writes to.
 _WRITTEN = "graphckpt_written"
 
 
 def mark_written(graph: fx.Graph) -> None:
     """Mark every node that shares its memory with something that is written to, with its own place and that of the last write: what
-    it holds may depend on when it is read."""
+    it holds may depend on when it is read. Not seen: writes of a function that was put into the graph as a whole."""
     written: dict[int, int] = {}
     for place, node in enumerate(graph.nodes):
-        own = str(node.target) if node.op == "call_method" else str(getattr(node.target, "__name__", ""))
-        in_place = own in _WRITES or (own.endswith("_") and not own.endswith("__") and own not in ("and_", "or_", "not_", "is_"))
-        if not in_place and not node.kwargs.get("inplace") and "out" not in node.kwargs:
-            continue
-        targets = [node.args[0] if node.args else None, node.kwargs.get("out")]
-        written |= {_memory(target): place for target in targets if value(target) is not None}
+        written |= {_memory(target): place for target in _targets(node) if value(target) is not None}
     for place, node in enumerate(graph.nodes):
         if value(node) is not None and _memory(node) in written:
             node.meta[_WRITTEN] = place, written[_memory(node)]
+
+
+def _targets(node: fx.Node) -> list[fx.Node]:
+    """What a call writes to, as its schema, its name or its options say."""
+    targets: list[fx.Node] = []
+    if is_operator(node.target):
+        written = written_to(node.target, node.args, node.kwargs)
+    elif node.op in ("call_function", "call_method"):
+        named = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        is_named = named in _WRITES or (named.endswith("_") and not named.endswith("__") and named not in _NO_WRITES)
+        written = [*node.args[: is_named or _is_told_to(node)], node.kwargs.get("out")]
+        if named in _WRITES_ALL:
+            written = [node.args, node.kwargs]
+    else:
+        return targets
+    fx.map_arg(written, targets.append)
+    return targets
+
+
+def _is_told_to(node: fx.Node) -> bool:
+    """Whether a function is given ``inplace``, by place or by name."""
+    if not callable(node.target):
+        return bool(node.kwargs.get("inplace"))
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):
+        # It has none, as what is built in, or is called otherwise than it says.
+        given = node.kwargs
+    return bool(given.get("inplace"))
 
 
 def is_written(node: fx.Node) -> bool:

@@ -49,6 +49,8 @@ class MaskWriter:
         biases = []
         for term in found.terms:
             read = read_additive(self._at(term.node, term.shape, full), max(torch.finfo(scores).min, _ABSORBS))
+            for part in (*read.biases, *(at for at, _ in read.conditions)):
+                _check_settled(part.node)
             if read.conditions and term.factor != 1.0:
                 raise NoMatch("a mask is scaled")
             hidden += [(at, is_true, PASSES if read.uniform else NOTHING) for at, is_true in read.conditions]
@@ -73,9 +75,7 @@ class MaskWriter:
 
     def _at(self, node: fx.Node, where: tuple[Size, ...], full: FullSizes) -> At:
         """A tensor that is broadcast to scores, in the coordinates of 4 dimensions."""
-        if changes_later(node):
-            # The operator reads later than the calls it stands for, and autograd longer.
-            raise NoMatch(f"{node.name} is written to in place")
+        _check_settled(node)
         own = shape(node)
         if len(where) == 4 and where[:2] != full[:2]:
             raise NoMatch("a mask is for other batches and heads")
@@ -171,6 +171,12 @@ class MaskWriter:
             return self.writer.method("expand", node, self.writer.given(full[0]), self.writer.given(count))
 
         return self.writer.once(("vector", at, coordinate), written)
+
+
+def _check_settled(node: fx.Node) -> None:
+    if changes_later(node):
+        # The operator reads later than the calls it stands for, and autograd longer.
+        raise NoMatch(f"{node.name} is written to in place")
 
 
 def _one_way(ways: set[int]) -> int:

@@ -23,7 +23,6 @@ from graphckpt.rewrite.attention.calls import (
     PRODUCTS,
     VIEWS,
     FullSizes,
-    changes_later,
     is_transformed,
     last_written,
     mark_written,
@@ -152,10 +151,6 @@ class _Replacer:
             seed.meta["example_value"] = fake(q).new_empty((), dtype=torch.int64)
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
         known = [None if node is None else fake(node) for node in tensors]
-        # The operator reads later than the calls it stands for.
-        written = [node.name for node in tensors[3:] if node is not None and changes_later(node)]
-        if written:
-            raise NoMatch(f"{', '.join(written)} is written to in place")
         flags = ops.Flags(found.scale, *masks.band, found.softcap, found.dropout, masks.uniform, "blocked")
         flags = flags._replace(implementation=self.choose(ops.call_of(known, flags)))
         both = self.writer.call(torch.ops.graphckpt.attention.default, *tensors, *flags)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphckpt.rewrite.attention.calls import Size, changes_later, size_of, value, values_of
+from graphckpt.rewrite.attention.calls import Size, size_of, value, values_of
 from graphckpt.rewrite.attention.match import NoMatch
 
 _NO_INPUT = "a size is no number and no input of the graph"
@@ -42,8 +42,6 @@ class GraphWriter:
         """A node in another type; itself if it has that."""
         if fake(node).dtype == dtype:
             return node
-        if changes_later(node):
-            raise NoMatch(f"{node.name} is written to in place")
         return self.once(("cast", node, dtype), lambda: self.method("to", node, dtype))
 
     def reshaped(self, node: fx.Node, sizes: tuple[Size, ...]) -> fx.Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -84,6 +85,55 @@ def test_what_is_written_to_has_no_name() -> None:
     assert [is_written(node) for node in (x, y, z, total)] == [True, True, False, True]
     assert [changes_later(node) for node in (x, y, z, total)] == [True, True, False, False]
     assert (name_of(y), name_of(z)) == ("", "ones")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda graph, x: graph.call_method("zero_", (x,)),
+        lambda graph, x: graph.call_function(operator.iadd, (x, 1)),
+        lambda graph, x: graph.call_function(operator.setitem, (x, 0, 1.0)),
+        lambda graph, x: graph.call_function(torch.relu_, (x,)),
+        lambda graph, x: graph.call_function(torch._foreach_zero_, ([x],)),
+        lambda graph, x: graph.call_function(functional.relu, (x,), {"inplace": True}),
+        lambda graph, x: graph.call_function(functional.dropout, (x, 0.5, True, True)),
+        lambda graph, x: graph.call_function(functional.hardtanh, (x, 0.0, 1.0, True)),
+        lambda graph, x: graph.call_function(torch.add, (1, 2), {"out": x}),
+        lambda graph, x: graph.call_function(torch.aminmax, (1,), {"out": (x, 3)}),
+        lambda graph, x: graph.call_function(torch.ops.aten.zero_.default, (x,)),
+        lambda graph, x: graph.call_function(torch.ops.aten.zero_, (x,)),
+        lambda graph, x: graph.call_function(torch.ops.aten.add.out, (1, 2), {"out": x}),
+    ],
+)
+def test_every_way_to_write_is_seen(write: Callable[[fx.Graph, fx.Node], fx.Node]) -> None:
+    """x -> write(x): x may be read before, and holds something else behind."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["example_value"] = torch.zeros(4)
+    write(graph, x)
+    mark_written(graph)
+    assert changes_later(x)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda graph, x: graph.call_method("add", (x, 1)),
+        lambda graph, x: graph.call_function(operator.and_, (x, 1)),
+        lambda graph, x: graph.call_function(functional.relu, (x, False)),
+        lambda graph, x: graph.call_function(functional.dropout, (x, 0.5, True)),
+        lambda graph, x: graph.call_function(torch.ops.aten.add, (x, 1)),
+        lambda graph, x: graph.call_function(torch.ops.aten.add.out, (x, 2), {"out": 3}),
+        lambda graph, x: graph.call_module("layer", (x,)),
+    ],
+)
+def test_what_only_reads_is_no_write(read: Callable[[fx.Graph, fx.Node], fx.Node]) -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["example_value"] = torch.zeros(4)
+    read(graph, x)
+    mark_written(graph)
+    assert not is_written(x)
 
 
 def test_an_option_that_is_not_known_takes_the_name_away() -> None:

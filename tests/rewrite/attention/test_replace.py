@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -91,40 +90,6 @@ def test_a_function_transform_is_left_alone() -> None:
     _, found, compiled = replaced(way, tensors)
     assert found.fused == 0
     torch.testing.assert_close(compiled(**tensors), way(**tensors))
-
-
-@pytest.mark.parametrize("rank", [2, 4])
-def test_a_mask_that_is_written_before_the_softmax_is_refused(rank: int) -> None:
-    def way(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mask = torch.zeros(LENGTH, LENGTH, dtype=q.dtype)
-        mask[:, 3:] = -5.0
-        given = mask if rank == 2 else mask[None, None]
-        scores = q @ k.transpose(-2, -1) + given
-        mask.zero_()
-        return scores.softmax(-1) @ v
-
-    tensors = tensors_for(variants.scaled_after)
-    _, found, compiled = replaced(way, tensors)
-    assert found.fused == 0
-    torch.testing.assert_close(compiled(**tensors), way(**tensors))
-
-
-def test_a_bias_that_is_put_together_in_place_is_fused_unless_it_changes_later() -> None:
-    """As DeBERTa does: its sum is what the operator reads. What is written to again before the last product is refused."""
-
-    def way(q: Tensor, k: Tensor, v: Tensor, again: bool = False) -> Tensor:
-        bias = torch.cos(q @ q.transpose(-2, -1))
-        bias += torch.sin(k @ k.transpose(-2, -1))
-        scores = q @ k.transpose(-2, -1) + bias
-        if again:
-            bias.zero_()
-        return scores.softmax(-1) @ v
-
-    tensors = tensors_for(variants.scaled_after)
-    for changed, fused in ((way, 1), (partial(way, again=True), 0)):
-        _, found, compiled = replaced(changed, tensors)
-        assert found.fused == fused
-        torch.testing.assert_close(compiled(**tensors), changed(**tensors))
 
 
 def test_what_is_made_without_gradients_serves_no_attention_with_them() -> None:
