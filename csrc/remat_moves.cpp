@@ -9,6 +9,7 @@ constexpr int32_t kLongestChain = 5;  // one insertion computes up to 2^this - 1
 constexpr int32_t kTries = 8;        // random places looked at before a move gives up
 constexpr int32_t kLongestWalk = 6;  // a near target is up to 2^this steps away
 constexpr int32_t kLongestRun = 12;
+constexpr double kMostGreed = 2;
 
 }  // namespace
 
@@ -154,20 +155,24 @@ bool Moves::insert() {
   return false;
 }
 
+// The first step behind this one to read a value that is only kept over it; end() if there is none.
+int32_t Moves::reader_behind(int32_t node, int32_t step) const {
+  const std::vector<int32_t>& events = schedule_.events(node);
+  const size_t next = schedule_.upper(node, step);
+  const bool is_kept = next > 0 && next < events.size() && !schedule_.is_copy(node, events[next]) && events[next - 1] != step;
+  return is_kept ? events[next] : schedule_.line().end();
+}
+
 bool Moves::relieve() {
   const Timeline& line = schedule_.line();
   const int32_t full = line.overloaded(static_cast<uint32_t>(lottery_.draw()));
   if (full == line.end()) return insert();
   const int32_t count = schedule_.instance().count();
   for (int32_t turn = 0; turn < 4 * kTries; ++turn) {
-    const int32_t node = lottery_.below(count);
-    const std::vector<int32_t>& events = schedule_.events(node);
-    size_t index = 0;
-    while (index < events.size() && !line.before(full, events[index])) ++index;
-    // events[index] is the first behind the full step: it must read what is kept over it.
-    if (index == 0 || index == events.size() || schedule_.is_copy(node, events[index]) || events[index - 1] == full) continue;
+    const int32_t node = lottery_.below(count), reader = reader_behind(node, full);
+    if (reader == line.end()) continue;
     int32_t chain = lottery_.below(1 << lottery_.below(kLongestChain + 1));
-    return compute_before(node, events[index], chain);
+    return compute_before(node, reader, chain);
   }
   return false;
 }
@@ -222,6 +227,42 @@ bool Moves::run() {
     const int32_t node = schedule_.node(chosen[at]);
     if (node >= 0) tidy(node);
   }
+  return true;
+}
+
+// A value that is far from what is kept costs as much to compute again as all that are missing with it: so they come along, each that
+// adds no more cost for its bytes than `greed` times what those before it do.
+bool Moves::rerun() {
+  const Timeline& line = schedule_.line();
+  const Instance& instance = schedule_.instance();
+  const int32_t full = line.overloaded(static_cast<uint32_t>(lottery_.draw()));
+  if (full == line.end()) return false;
+  kept_.clear();
+  for (int32_t node = 0; node < instance.count(); ++node) {
+    const int32_t reader = reader_behind(node, full);
+    if (reader != line.end()) kept_.push_back({node, reader});
+  }
+  if (kept_.empty()) return false;
+  const Kept leader = kept_[lottery_.below(static_cast<int32_t>(kept_.size()))];
+  const double greed = kMostGreed * lottery_.share();
+  missing_.gather_for(leader.reader);
+  double cost = missing_.add(leader.node), bytes = instance.size[leader.node];
+  if (cost < 0) return false;
+  for (const Kept& other : kept_) {
+    if (other.node == leader.node || line.before(other.reader, leader.reader)) continue;
+    const double more = missing_.add(other.node);
+    if (more < 0 || more * bytes > greed * cost * instance.size[other.node]) {
+      missing_.take_back();
+      continue;
+    }
+    cost += more;
+    bytes += instance.size[other.node];
+  }
+  for (const int32_t node : missing_.in_order()) {
+    if (schedule_.is_full()) return false;
+    put(node, line.previous(leader.reader));
+  }
+  for (const int32_t node : missing_.in_order()) tidy(node);
   return true;
 }
 

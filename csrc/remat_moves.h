@@ -2,6 +2,7 @@
 #ifndef GRAPHCKPT_REMAT_MOVES_H
 #define GRAPHCKPT_REMAT_MOVES_H
 
+#include "remat_missing.h"
 #include "remat_schedule.h"
 
 #include <cstdint>
@@ -34,7 +35,8 @@ enum class Order { kFree, kFixed };
 
 class Moves {
  public:
-  Moves(Schedule& schedule, Order order, Lottery& lottery) : schedule_(schedule), order_(order), lottery_(lottery) {}
+  Moves(Schedule& schedule, Order order, Lottery& lottery)
+      : schedule_(schedule), order_(order), lottery_(lottery), missing_(schedule) {}
 
   // Each tries one change at random places and says whether there is one; undo() takes it back, keep() forgets the way back.
   bool shift();    // a step stands elsewhere
@@ -43,6 +45,7 @@ class Moves {
   bool remove();   // a recomputation goes, and what was computed again only for it
   bool exchange(); // remove, then insert
   bool run();      // several steps in a row stand elsewhere
+  bool rerun();    // where the budget is exceeded, values that are only kept there are computed again together, before a reader
 
   void undo();
   void keep() { journal_.clear(); }
@@ -55,6 +58,12 @@ class Moves {
     int32_t place;
   };
 
+  // A value that is kept over a step, and who reads it behind that.
+  struct Kept {
+    int32_t node;
+    int32_t reader;
+  };
+
   int32_t put(int32_t node, int32_t place);
   void take(int32_t step);
   bool relocate(int32_t step, int32_t place);
@@ -65,10 +74,13 @@ class Moves {
   void drop_unread_inputs(int32_t node, int32_t depth);
   void tidy(int32_t node);
   int32_t target_near(int32_t step);
+  int32_t reader_behind(int32_t node, int32_t step) const;
 
   Schedule& schedule_;
   Order order_;
   Lottery& lottery_;
+  Missing missing_;
+  std::vector<Kept> kept_;
   std::vector<Entry> journal_;
 };
 

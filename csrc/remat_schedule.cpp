@@ -86,7 +86,6 @@ bool Schedule::is_unread(int32_t step) const {
   return follower == events.size() || is_copy(node, events[follower]);
 }
 
-// The first event behind the step.
 int32_t Schedule::upper(int32_t node, int32_t step) const {
   const std::vector<int32_t>& events = events_[node];
   int32_t low = 0, high = static_cast<int32_t>(events.size());

@@ -60,6 +60,8 @@ class Schedule {
   bool is_copy(int32_t node, int32_t step) const { return node_[step] == node; }
   // Where in events(node) this step stands.
   int32_t index_of(int32_t node, int32_t step) const;
+  // Where in events(node) the first one behind this step stands, which may be no event of it.
+  int32_t upper(int32_t node, int32_t step) const;
   // Steps there are, in no order; nodes with two copies or more, in no order.
   const std::vector<int32_t>& steps() const { return steps_.members; }
   const std::vector<int32_t>& repeated() const { return repeated_.members; }
@@ -76,7 +78,6 @@ class Schedule {
     void erase(int32_t value);
   };
 
-  int32_t upper(int32_t node, int32_t step) const;
   bool has_copy_before(int32_t node, int32_t index) const;
   int32_t last_read(int32_t node, int32_t index) const;
   void put_copy(int32_t node, int32_t step);

@@ -33,6 +33,9 @@ constexpr double kLeastWeight = 0.1, kMostWeight = 1e7, kWeightStep = 1.002;
 constexpr double kCostOfSmallest = 0.02;  // cost counts a little where the peak is to be small: what is useless goes
 constexpr double kShrink = 0.998;         // a peak that was reached lowers the next one wanted to this
 
+// Of the moves, where the peak is to be small: one reaches far, and costs as much time as some hundred others.
+constexpr double kReruns = 0.02;
+
 // How a search goes about it. The shares are those of the moves, in the order of Search::move; exchanges have the rest.
 struct Manner {
   int32_t rounds;
@@ -133,6 +136,7 @@ class Search {
   void shrink(double peak) { schedule_.line().set_budget(std::min(peak - 1, std::floor(kShrink * peak))); }
 
   bool move() {
+    if (is_smallest_ && !only_order_ && lottery_.share() < kReruns) return moves_.rerun();
     double lot = lottery_.share() * (only_order_ ? manner_.shifts + manner_.runs : 1.0);
     if ((lot -= manner_.shifts) < 0) return moves_.shift();
     if ((lot -= manner_.runs) < 0) return moves_.run();

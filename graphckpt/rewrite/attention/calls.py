@@ -98,7 +98,9 @@ def _targets(node: fx.Node) -> list[fx.Node]:
     elif node.op in ("call_function", "call_method"):
         named = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         is_named = named in _WRITES or (named.endswith("_") and not named.endswith("__") and named not in _NO_WRITES)
-        written = [*node.args[: is_named or _is_told_to(node)], node.kwargs.get("out")]
+        # The first argument may be given by name; which one that is differs.
+        first = node.args[:1] or [*node.kwargs.values()]
+        written = [first if is_named or _is_told_to(node) else (), node.kwargs.get("out")]
         if named in _WRITES_ALL:
             written = [node.args, node.kwargs]
     else:

@@ -28,6 +28,10 @@ def matmul(x: Any, y: Any) -> Any:
     return x
 
 
+def triton_kernel_wrapper_mutation(**options: object) -> None:
+    """The call of a user's Triton kernel is known by its name."""
+
+
 @pytest.mark.parametrize(
     ("target", "name"),
     [
@@ -94,8 +98,10 @@ def test_what_is_written_to_has_no_name() -> None:
         lambda graph, x: graph.call_function(operator.iadd, (x, 1)),
         lambda graph, x: graph.call_function(operator.setitem, (x, 0, 1.0)),
         lambda graph, x: graph.call_function(torch.relu_, (x,)),
+        lambda graph, x: graph.call_function(torch.relu_, (), {"input": x}),
         lambda graph, x: graph.call_function(torch._foreach_zero_, ([x],)),
         lambda graph, x: graph.call_function(functional.relu, (x,), {"inplace": True}),
+        lambda graph, x: graph.call_function(functional.relu, (), {"input": x, "inplace": True}),
         lambda graph, x: graph.call_function(functional.dropout, (x, 0.5, True, True)),
         lambda graph, x: graph.call_function(functional.hardtanh, (x, 0.0, 1.0, True)),
         lambda graph, x: graph.call_function(torch.add, (1, 2), {"out": x}),
@@ -103,6 +109,7 @@ def test_what_is_written_to_has_no_name() -> None:
         lambda graph, x: graph.call_function(torch.ops.aten.zero_.default, (x,)),
         lambda graph, x: graph.call_function(torch.ops.aten.zero_, (x,)),
         lambda graph, x: graph.call_function(torch.ops.aten.add.out, (1, 2), {"out": x}),
+        lambda graph, x: graph.call_function(triton_kernel_wrapper_mutation, (), {"kernel": 0, "kwargs": {"out": x}}),
     ],
 )
 def test_every_way_to_write_is_seen(write: Callable[[fx.Graph, fx.Node], fx.Node]) -> None:
