@@ -1,4 +1,4 @@
-"""A smaller problem of the same kind: most of a graph's equal layers left out; and its schedules as schedules of the whole graph.
+"""A smaller problem of the same kind: most of a graph's equal layers left out.
 
 *Forward* is what is computed layer by layer, *backward* what is in the other order. With k layers left out between layer a - 1 and
 layer a + k, node (place, layer) of the smaller graph reads what it reads in the whole one, counted in layers from its own; what no
@@ -6,25 +6,21 @@ layer is in reads the layers that are left. Bytes that those left out hold are h
 begins one of the size of what they keep for backward, which ends in their place in backward, where one of the size of what they
 leave for good begins.
 
-Back: a schedule is cut where layer a begins in forward, and where each layer does in backward. What is between two cuts, a
-*window*, is repeated there for each of the layers left out, as many layers further as it is away. A `Template` names the windows:
-those of a layer above for the last of them, of one below for the others, for a plan may do otherwise with the layers that backward
-comes to first. Every schedule that computes all it reads comes out legal: what is missing is computed where it is first read, and
-what nobody reads is dropped.
-
-Not guaranteed: that a schedule is as good for the whole graph as for the smaller one; it is as far as its windows are what all
-layers do. `graphckpt.solve.remat.replay` tells.
+What is found for it goes back into all layers by `graphckpt.solve.remat.lift`. Not guaranteed: that a schedule is as good there; it
+is as far as all layers may do what those that stay do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
 from graphckpt.solve.remat.layers import Layers, Place, equal_layers
+from graphckpt.solve.remat.replay import last_reads
 from graphckpt.solve.remat.search import Order
+from graphckpt.solve.remat.writer import ScheduleWriter
 
 # Equal layers that stay on each side, at least and at most, besides those at the ends of a model, which are not among them.
 _KEPT = range(2, 5)
@@ -32,10 +28,6 @@ _KEPT = range(2, 5)
 _LEAST = 3
 # Nodes that hold bytes.
 _ALWAYS, _BEFORE, _BEHIND = -1, -2, -3
-# Of the layers left out, those that do as the last ones that stay.
-_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
-# What schedules are compared by: less is better.
-Rating = tuple[float, ...]
 
 
 class Cut(NamedTuple):
@@ -61,15 +53,6 @@ class Cut(NamedTuple):
         return layer if layer < self.first else layer + self.left_out
 
 
-class Template(NamedTuple):
-    """What layers that are left out do in backward: the last ``upper`` of them what layer ``above`` of the smaller problem does,
-    the others what layer ``below`` does."""
-
-    above: int
-    below: int
-    upper: int
-
-
 @dataclass(frozen=True)
 class Folded:
     """``instance``: the smaller problem. ``nodes``: for each of its nodes that of the whole graph, below 0 for those that hold
@@ -81,30 +64,12 @@ class Folded:
     cut: Cut
     nodes: tuple[int, ...]
 
-    def lift(
-        self, schedule: Sequence[int], rate: Callable[[tuple[int, ...]], Rating], order: Order = Order.FREE
-    ) -> tuple[int, ...] | None:
-        """A legal schedule of the whole graph from one of the smaller: of several templates' that of the least ``rate``, not the
-        best of all pairs. None where layers are not computed one after another. ``order``: fixed if first computations are to
-        stand in that of the nodes, which is one."""
-        lifting, kept, all_of_them = _Lifting(self, schedule), self.cut.first, self.cut.left_out
-        if not lifting.is_layered:
-            return None
-
-        def best(templates: Iterable[Template]) -> tuple[Rating, Template, tuple[int, ...]]:
-            lifted = ((template, _mended(self.whole, lifting.steps(template), order)) for template in templates)
-            return min(((rate(steps), template, steps) for template, steps in lifted), key=lambda found: found[:2])
-
-        below = best(Template(kept, like, 0) for like in range(1, kept))
-        above = best(Template(like, 1, all_of_them) for like in range(kept, 2 * kept - 1))
-        pair = (above[1].above, below[1].below)
-        mixed = best(Template(*pair, round(share * all_of_them)) for share in _SHARES)
-        return min(below, above, mixed, key=lambda found: found[:2])[2]
-
     def restrict(self, schedule: Sequence[int]) -> tuple[int, ...]:
-        """A schedule of the whole graph without the layers that are left out."""
+        """A schedule of the whole graph without the layers that are left out, in the order of the nodes here."""
         here = {node: at for at, node in enumerate(self.nodes)}
-        return _mended(self.instance, [here[node] for node in schedule if node in here], Order.FREE)
+        writer = ScheduleWriter(self.instance, Order.FIXED)
+        writer.put(here[node] for node in schedule if node in here)
+        return writer.schedule()
 
 
 def fold(instance: Instance, schedule: Sequence[int]) -> Folded | None:
@@ -160,12 +125,7 @@ def _reads(instance: Instance, layers: Layers, node: int, layer: int) -> tuple[t
 
 def _held(instance: Instance, schedule: Sequence[int], left_out: frozenset[int], comes: int) -> tuple[int, int]:
     """Bytes of what is left out when ``comes`` is first computed, and at the end."""
-    latest: dict[int, int] = {}
-    last_read: dict[int, int] = {}
-    for step, node in enumerate(schedule):
-        last_read.update((latest[source], step) for source in instance.inputs[node])
-        latest[node] = step
-    spans = [(step, last_read.get(step, step), node) for step, node in enumerate(schedule) if node in left_out]
+    spans = [(made, last, schedule[made]) for made, last in enumerate(last_reads(instance, schedule)) if schedule[made] in left_out]
     when = schedule.index(comes), len(schedule) - 1
     held, left = (sum(instance.size_bytes[node] for made, last, node in spans if made < step <= last) for step in when)
     return held, left
@@ -226,98 +186,3 @@ def _source(layers: Layers, cut: Cut, place: Place | None, source: int) -> int:
         return source
     layer = cut.smaller(place.layer) + of_source.layer - place.layer
     return layers.nodes[of_source.place][cut.whole(layer)]
-
-
-class _Lifting:
-    """A schedule of a smaller problem as steps of the whole graph, some of which may be missing or in vain."""
-
-    def __init__(self, folded: Folded, schedule: Sequence[int]) -> None:
-        self._layers, self._cut, self._once = folded.layers, folded.cut, folded.whole.once
-        self._own = [folded.nodes[node] for node in schedule if folded.nodes[node] >= 0]
-        at = {node: step for step, node in reversed(list(enumerate(self._own)))}
-        kept = range(self._layers.layer_count - self._cut.left_out)
-        # Where windows begin, by layers of the smaller problem.
-        self._up, self._down = (
-            [at[self._layers.nodes[place][self._cut.whole(layer)]] for layer in kept]
-            for place in (self._cut.forward, self._cut.backward)
-        )
-
-    @property
-    def is_layered(self) -> bool:
-        """Whether layers are begun one after another, in backward in the other order, behind all of forward."""
-        begun = [*self._up, *reversed(self._down)]
-        return begun == sorted(begun)
-
-    def steps(self, template: Template) -> Iterator[int]:
-        """What is computed, with windows repeated; in forward those of the last layer before the cut."""
-        cut, own = self._cut, self._own
-        into_forward, into_backward = self._up[cut.first], self._down[cut.first - 1]
-        yield from self._shifted(own[:into_forward], 0, 0)
-        for layer in range(cut.first, cut.above):
-            window = own[self._up[cut.first - 1] : into_forward]
-            yield from self._shifted(window, layer - (cut.first - 1), 0, again=True)
-        yield from self._shifted(own[into_forward:into_backward], cut.left_out, cut.first - 1)
-        for layer in reversed(range(cut.first, cut.above)):
-            like = template.above if layer >= cut.above - template.upper else template.below
-            window = own[self._down[like] : self._down[like - 1]]
-            yield from self._shifted(window, layer - like, 0, again=True)
-        yield from self._shifted(own[into_backward:], 0, 0)
-
-    def _shifted(self, steps: Sequence[int], by: int, least: int, again: bool = False) -> Iterator[int]:
-        """Steps so many layers further, counted in layers of the smaller problem, from layer ``least`` on. ``again``: a
-        repetition, that does not compute what may be computed only once."""
-        for node in steps:
-            place = self._layers.of[node]
-            if place is None:
-                if not again or node not in self._once:
-                    yield node
-                continue
-            layer = self._cut.smaller(place.layer)
-            layer += by if layer >= least else 0
-            if 0 <= layer < self._layers.layer_count:
-                yield self._layers.nodes[place.place][layer]
-
-
-def _mended(instance: Instance, steps: Iterable[int], order: Order) -> tuple[int, ...]:
-    """A legal schedule of these steps: what is missing is computed where it is first read, in a fixed order before what it comes
-    before; and what nobody reads is left out, but the first of each there."""
-    computed: set[int] = set()
-    legal: list[int] = []
-
-    def compute(wanted: int) -> None:
-        stack = [wanted]
-        while stack:
-            missing = [source for source in instance.inputs[stack[-1]] if source not in computed]
-            stack.extend(missing)
-            if missing:
-                continue
-            node = stack.pop()
-            # What two read that are missing is asked for twice.
-            if node not in computed or not stack:
-                legal.append(node)
-                computed.add(node)
-
-    for node in steps:
-        if order is Order.FIXED:
-            for before in range(len(computed), node):
-                compute(before)
-        if node not in computed or node not in instance.once:
-            compute(node)
-    for node in instance.topological_order:
-        if node not in computed:
-            compute(node)
-    return _without_vain(instance, legal, order)
-
-
-def _without_vain(instance: Instance, schedule: Sequence[int], order: Order) -> tuple[int, ...]:
-    """A schedule without the copies that nobody reads; of what has no reader the last one stays, in a fixed order the first of
-    each."""
-    wanted: set[int] = {node for node in range(instance.count) if not instance.readers[node]}
-    first = {node: step for step, node in reversed(list(enumerate(schedule)))} if order is Order.FIXED else {}
-    kept = []
-    for step, node in reversed(list(enumerate(schedule))):
-        if node in wanted or first.get(node) == step:
-            kept.append(node)
-            wanted.discard(node)
-            wanted.update(instance.inputs[node])
-    return tuple(reversed(kept))

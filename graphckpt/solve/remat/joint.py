@@ -169,9 +169,10 @@ class _PlanWriter:
         self._problem = problem
         self._ops = problem.graph.ops
         self._steps = self.forward
-        # How often each node was computed; and with which of those each of the others was, last.
+        # How often each node was computed; and with which of those each of the others was, last: views, and what is folded.
         self._copies = Counter[int]()
-        self._made: dict[int, tuple[int, ...]] = {}
+        self._views: dict[int, tuple[int, ...]] = {}
+        self._folded: dict[int, tuple[int, ...]] = {}
         self._elements: dict[int, list[int]] = {}
         for index in range(len(self._ops)):
             if is_element(problem.graph, index):
@@ -183,7 +184,9 @@ class _PlanWriter:
             self._provide(self._problem.returned)
             self._steps = self.backward
             # Backward sees with its own eyes: of forward's values nodes alone are kept, and elements, for tuples cannot cross.
-            self._made = {index: copies for index, copies in self._made.items() if is_element(self._problem.graph, index)}
+            graph = self._problem.graph
+            self._views = {index: copies for index, copies in self._views.items() if is_element(graph, index)}
+            self._folded = {index: copies for index, copies in self._folded.items() if is_element(graph, index)}
         elif op == END:
             self._provide(self._problem.graph.backward_outputs)
         else:
@@ -196,7 +199,7 @@ class _PlanWriter:
         self._copies[op] += 1
         if not self._ops[op].fusible:
             # What is folded into readers on both sides of a kernel that nothing is folded into would get a buffer after all.
-            self._made = {index: copies for index, copies in self._made.items() if self._ops[index].kind is OpKind.ALIAS}
+            self._folded.clear()
 
     def _provide(self, values: Sequence[int]) -> None:
         stack = [(value, False) for value in reversed(values)]
@@ -205,11 +208,12 @@ class _PlanWriter:
             if self._problem.is_node[value] or self._ops[value].kind in (OpKind.INPUT, OpKind.TANGENT):
                 continue
             copies = tuple(self._copies[node] for node in sorted(self._problem.roots[value]))
-            if self._made.get(value) == copies:
+            made = self._views if self._ops[value].kind is OpKind.ALIAS else self._folded
+            if made.get(value) == copies:
                 continue
             if inputs_done:
                 self._steps.append(value)
-                self._made[value] = copies
+                made[value] = copies
             else:
                 stack.append((value, True))
                 stack.extend((source, False) for source in reversed(self._ops[value].inputs))

@@ -72,6 +72,17 @@ def replay(instance: Instance, schedule: Sequence[int]) -> Replay:
     )
 
 
+def last_reads(instance: Instance, schedule: Sequence[int]) -> list[int]:
+    """For each step of a legal schedule the last one that reads the copy it makes; itself where none does."""
+    latest: dict[int, int] = {}
+    keep = list(range(len(schedule)))
+    for step, node in enumerate(schedule):
+        for source in instance.inputs[node]:
+            keep[latest[source]] = step
+        latest[node] = step
+    return keep
+
+
 def _run_kernels(instance: Instance, kernels: Kernels, schedule: Sequence[int], keep: Sequence[int], live: list[int]) -> None:
     """What kernels take and spare at their own steps, put into ``live``."""
     for step, node in enumerate(schedule):

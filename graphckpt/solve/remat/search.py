@@ -32,6 +32,7 @@ from enum import Enum
 from itertools import count
 from typing import NamedTuple
 
+from graphckpt.errors import PlanError
 from graphckpt.solve.library import Status, address_of
 from graphckpt.solve.remat.core import Handed, Options, SearchResult, Watch
 from graphckpt.solve.remat.instance import Instance
@@ -89,8 +90,15 @@ def search(
     cost_floor: int = 0,
 ) -> Found:
     """Anneal from ``start`` (a legal schedule; each node once if None) until time, iterations or ``watch`` end it, or a plan costs
-    ``cost_floor``. Ctrl-C is taken for the wish to stop; what else ``watch`` raises is raised again."""
+    ``cost_floor``. Ctrl-C is taken for the wish to stop; what else ``watch`` raises is raised again.
+
+    Raises:
+        PlanError: ``start`` is longer than any schedule may become.
+    """
     handed = Handed(instance)
+    if start is not None and len(start) > instance.capacity:
+        most = instance.capacity
+        raise PlanError(f"wanted a start of at most {most} steps, came one of {len(start)}: leave out what nobody reads")
     first = handed.into(instance.topological_order if start is None else start)
 
     def report(seconds: float, iterations: int, cost: int, peak_bytes: int) -> bool:
