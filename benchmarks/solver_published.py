@@ -46,6 +46,7 @@ PUBLISHED: dict[tuple[str, int], Published] = {
     ("unet", 80): Published(fixed_optimum="1.984"),
     ("unet", 60): Published(fixed_optimum="4.451"),
     ("unet", 45): Published(fixed_optimum="9.321"),
+    ("segnet", 60): Published(fixed_optimum="0.423"),
     ("vgg16", 90): Published(fixed_optimum="1.968"),
     ("mobilenet", 80): Published(fixed_optimum="0.370"),
 }
