@@ -10,7 +10,7 @@ from graphckpt.ir.graph import Graph
 from graphckpt.ir.plan import Plan
 from graphckpt.session.pipeline import is_legal, rank_plans, ranker_for, repaired
 from graphckpt.solve.frontier import Ranked, Ranker
-from graphckpt.solve.refine import _just_over, _smallest, refined_plans
+from graphckpt.solve.refine import _just_over, _smallest, _Whole, refined_plans
 from tests.joint import captured
 from tests.solve.chains import chain
 
@@ -61,21 +61,44 @@ def test_what_is_pinned_keeps_its_place() -> None:
 @pytest.mark.parametrize("pinned", ["", "random"])
 def test_what_a_few_layers_learn_is_done_in_all(pinned: str) -> None:
     """24 equal layers, with three of them pinned to their places or without: from the plan that keeps everything, a legal one of a
-    smaller peak that keeps the pinned ones' order; of 8 layers, none."""
+    smaller peak that keeps the pinned ones' order."""
     deep = chain(24)
     ops = tuple(replace(op, pinned=pinned if op.name in ("a0", "a1", "a23") else op.pinned) for op in deep.graph.ops)
     graph = replace(deep.graph, ops=ops)
     ranker, _ = _ranked(graph, deep.keep)
     start = ranker.rank(deep.keep)
-    _, found = _smallest(ranker, start, graph)
-    check_plan(graph, found.plan)
-    assert found.estimated_peak_bytes < start.estimated_peak_bytes
-    if pinned:
-        order = [index for index in dict.fromkeys(found.plan.forward) if index in deep.keep.forward]
-        assert order == [index for index in deep.keep.forward if index in order]
+    whole = _Whole.of(ranker, start, graph)
+    assert whole.layers is not None
+    lifted = ranker.rank(whole.problem.plan_of("lifted", whole.layers.smallest.schedule))
+    assert lifted.estimated_peak_bytes < start.estimated_peak_bytes
+    _, found = _smallest(ranker, whole)
+    assert found.estimated_peak_bytes <= lifted.estimated_peak_bytes
+    for plan in (lifted.plan, found.plan):
+        check_plan(graph, plan)
+        if pinned:
+            order = [index for index in dict.fromkeys(plan.forward) if index in deep.keep.forward]
+            assert order == [index for index in deep.keep.forward if index in order]
+
+
+def test_few_layers_are_searched_whole() -> None:
     few = chain(8)
     ranker, _ = _ranked(few.graph, few.keep)
-    assert len(list(_smallest(ranker, ranker.rank(few.keep), few.graph))) == 1
+    whole = _Whole.of(ranker, ranker.rank(few.keep), few.graph)
+    assert whole.layers is None
+    assert len(list(_smallest(ranker, whole))) == 1
+
+
+def test_plans_of_a_deep_graph_are_legal_and_faster_than_all_that_was_known() -> None:
+    """Each rung of the ladder is begun from what a few of 24 layers do within it."""
+    deep = chain(24)
+    frontier, refined = _refined(deep.graph, deep.keep)
+    known = list(frontier)
+    for entry in refined:
+        check_plan(deep.graph, entry.plan)
+        as_small = [other.time_us for other in known if other.estimated_peak_bytes <= entry.estimated_peak_bytes]
+        assert not as_small or entry.time_us < min(as_small)
+        known.append(entry)
+    assert len(refined) > 2
 
 
 def test_a_plan_that_nearly_fits_is_begun_from_too() -> None:

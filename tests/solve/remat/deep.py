@@ -6,6 +6,7 @@ Backward, from the last layer on:    gb[i] (3) reads g[i+1], a[i];    w[i] (2) r
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,3 +60,27 @@ def recomputed(step: Deep, layers: int, again: Sequence[str] = ("a", "b")) -> li
             steps += step.nodes(*((what, layer) for what in again))
         steps.append(node)
     return steps
+
+
+def random_step(seed: int) -> Instance:
+    """9 to 26 layers of 2 to 5 places, forward and backward, which read each other over up to three layers."""
+    draw = random.Random(seed)
+    layers, places = draw.randint(9, 26), draw.randint(2, 5)
+    reads = [[(place - 1, 0)] if place else [(places - 1, -1)] for place in range(places)]
+    for row in reads:
+        row += [(draw.randrange(places), -draw.randint(1, 3)) for _ in range(draw.randint(0, 2))]
+    nodes: dict[tuple[str, int, int], set[tuple[str, int, int]]] = {}
+    for layer in range(layers):
+        for place in range(places):
+            sources = {("f", at, layer + further) for at, further in reads[place] if layer + further >= 0}
+            nodes["f", place, layer] = sources
+    for layer in reversed(range(layers)):
+        for place in reversed(range(places)):
+            known = {("f", at, layer + further) for at, further in reads[place] if layer + further >= 0}
+            later = {("g", at, layer - further) for at, row in enumerate(reads) for to, further in row if to == place}
+            nodes["g", place, layer] = known | {source for source in later if source in nodes} | {("f", places - 1, layers - 1)}
+    number = {name: at for at, name in enumerate(nodes)}
+    sizes = {(kind, place): draw.randint(1, 9) for kind in "fg" for place in range(places)}
+    named = tuple(tuple(number[source] for source in sorted(row)) for row in nodes.values())
+    own = tuple(sizes[kind, place] for kind, place, _ in nodes)
+    return make_instance(f"step {seed}", own[::-1], own, named)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from graphckpt.errors import PlanError
 from graphckpt.solve.remat.instance import make_instance
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
@@ -98,3 +99,31 @@ def test_what_the_watch_raises_is_raised() -> None:
     instance = training_instance(30)
     with pytest.raises(ZeroDivisionError, match="mine"):
         search(instance, 20, Limits(60, 0, 1, watch))
+
+
+@pytest.mark.parametrize(("width", "depth", "far"), [(6, 8, 5), (5, 12, 5), (8, 10, 5)])
+def test_values_that_are_missing_together_are_computed_again_together(width: int, depth: int, far: int) -> None:
+    """Dense layers, of which the last node reads one far behind it: one value of that alone costs as much to compute again as all
+    of them, and spares next to nothing.
+
+    0 -> layer 1 => layer 2 => .. => layer far => .. => layer depth -> m        m, all of layer far -> last
+    """
+    inputs: list[tuple[int, ...]] = [()]
+    layers = [(0,)]
+    for _ in range(depth):
+        inputs += [layers[-1]] * width
+        layers.append(tuple(range(len(inputs) - width, len(inputs))))
+    inputs += [layers[-1], (len(inputs), *layers[far])]
+    nodes = range(len(inputs))
+    instance = make_instance("dense", (1,) * len(nodes), (1,) * len(nodes), tuple(inputs))
+    again = [node for layer in layers[: far + 1] for node in layer]
+    known = replay(instance, [*nodes[:-1], *again, nodes[-1]]).peak_bytes
+    assert known < replay(instance, nodes).peak_bytes
+    found = search(instance, 0, Limits(20, 3_000, 1), Order.FREE, Goal.SMALLEST)
+    assert replay(instance, found.schedule).peak_bytes <= known
+
+
+def test_a_start_that_is_too_long_is_refused() -> None:
+    instance = make_instance("pair", (1, 1), (1, 1), ((), (0,)))
+    with pytest.raises(PlanError, match="leave out what nobody reads"):
+        search(instance, 0, Limits(20, 100), start=[0] * instance.capacity + [1])
