@@ -30,11 +30,13 @@ _TURNS = 3
 
 
 class Lifted(NamedTuple):
-    """A schedule of the whole graph."""
+    """A schedule of the whole graph. ``begins``: the steps with which backward begins, then the ways of the layers that were left
+    out, from the upper one, then what comes behind them."""
 
     peak_bytes: int
     cost: int
     schedule: tuple[int, ...]
+    begins: tuple[int, ...]
 
 
 class Way(NamedTuple):
@@ -68,7 +70,7 @@ class Tried(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """What one schedule of the smaller problem teaches: a frame, and at least one way."""
+    """What one schedule of the smaller problem teaches: a frame, and ways."""
 
     frame: Frame
     tried: tuple[Tried, ...]
@@ -88,12 +90,12 @@ class Lifter:
 
     def learn(self, schedule: Sequence[int]) -> Learnt | None:
         """The frame and the ways of a legal schedule. None where layers are not begun one after another, in backward in the other
-        order, behind all of forward."""
+        order, behind all of forward; and where all that comes of it is too long."""
         parts = self._parts(schedule)
         if parts is None:
             return None
         frame, ways = parts
-        tried = tuple(one for one in (self._tried(frame, way) for way in ways) if one is not None)
+        tried = tuple(one for one in (self._tried(frame, way) for way in ways) if self._is_short(one.alike))
         return Learnt(frame, tried) if tried else None
 
     def cheapest(self, learnt: Sequence[Learnt], budget_bytes: int) -> Lifted | None:
@@ -110,9 +112,12 @@ class Lifter:
                 if found[-1].peak_bytes <= budget_bytes:
                     break
                 asked_bytes -= found[-1].peak_bytes - budget_bytes
-        capacity = self.folded.whole.capacity
-        fitting = [lifted for lifted in found if lifted.peak_bytes <= budget_bytes and len(lifted.schedule) <= capacity]
+        fitting = [lifted for lifted in found if lifted.peak_bytes <= budget_bytes and self._is_short(lifted)]
         return min(fitting, key=lambda lifted: (lifted.cost, lifted.peak_bytes), default=None)
+
+    def _is_short(self, lifted: Lifted) -> bool:
+        """Whether a search may begin with it."""
+        return len(lifted.schedule) <= self.folded.whole.capacity
 
     def _parts(self, schedule: Sequence[int]) -> tuple[Frame, list[Way]] | None:
         """A schedule in its parts; of the windows of backward those that begin and end at layers that stay are ways."""
@@ -153,14 +158,17 @@ class Lifter:
         held = (*frame.held[: cut.first], *(way.held for way in ways), *frame.held[cut.first :])
         for place, row in enumerate(self.folded.layers.nodes):
             writer.drop(node for node, places in zip(row, held, strict=True) if place not in places)
+        writer.mark()
         writer.put(self._shifted(frame.above, cut.left_out, cut.first - 1))
         for layer in reversed(range(cut.first, cut.above)):
             way = ways[layer - cut.first]
+            writer.mark()
             writer.put(self._shifted(way.steps, layer - way.like, 0))
+        writer.mark()
         writer.put(self._shifted(frame.below, 0, 0))
-        schedule = writer.schedule()
+        schedule, begins = writer.parts()
         found = replay(self.folded.whole, schedule)
-        return Lifted(found.peak_bytes, found.cost, schedule)
+        return Lifted(found.peak_bytes, found.cost, schedule, begins)
 
     def _shifted(self, steps: Sequence[int], by: int, least: int) -> Iterator[int]:
         """Steps so many layers further, counted in layers of the smaller problem, from layer ``least`` on."""
@@ -175,26 +183,27 @@ class Lifter:
             if 0 <= layer < layers.layer_count:
                 yield layers.nodes[place.place][layer]
 
-    def _tried(self, frame: Frame, way: Way) -> Tried | None:
-        """What layers take that all do the same; None where backward does not begin them in order."""
+    def _tried(self, frame: Frame, way: Way) -> Tried:
+        """What layers take that all do the same: the kind is that of the one in the middle."""
         lifted = self._lifted(frame, [way] * self.folded.cut.left_out)
-        schedule, whole, layers, cut = lifted.schedule, self.folded.whole, self.folded.layers, self.folded.cut
-        at = {node: step for step, node in reversed(list(enumerate(schedule)))}
-        starts = [at[node] for node in layers.nodes[cut.backward]]
-        if starts != sorted(starts, reverse=True) or len(schedule) > whole.capacity:
-            return None
-        held, left = self._held_and_left(schedule, starts[-1])
+        schedule, whole, cut = lifted.schedule, self.folded.whole, self.folded.cut
+        backward, *begins = lifted.begins
+        held, left = self._held_and_left(schedule, backward)
         live = replay(whole, schedule).live_bytes
         middle, inside = (cut.first + cut.above - 1) // 2, slice(cut.first, cut.above)
-        window = slice(starts[middle], starts[middle - 1])
+        window = slice(*begins[cut.above - 1 - middle :][:2])
         beside_bytes = sum(held[:middle]) + sum(left[middle + 1 :])
-        kind = Kind(sum(whole.cost[node] for node in schedule[window]), held[middle], max(live[window]) - beside_bytes)
+        kind = Kind(
+            sum(whole.cost[node] for node in schedule[window]),
+            held[middle],
+            max(live[window], default=0) - beside_bytes,
+        )
         chain = Chain(
             cut.left_out,
             left[middle],
             sum(held[: cut.first]) + sum(left[cut.above :]),
-            max(live[: starts[cut.above - 1]]) - sum(held[inside]),
-            max(live[starts[cut.first - 1] :]) - sum(left[inside]),
+            max(live[: begins[0]]) - sum(held[inside]),
+            max(live[begins[-1] :]) - sum(left[inside]),
         )
         return Tried(way, kind, chain, lifted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from graphckpt.solve.remat.instance import Instance
 from graphckpt.solve.remat.search import Order
@@ -17,6 +18,7 @@ class ScheduleWriter:
         self._steps: list[int] = []
         self._there: set[int] = set()
         self._met: set[int] = set()
+        self._marks: list[int] = []
 
     def put(self, nodes: Iterable[int]) -> None:
         """Compute these, one after another; what may be computed only once is not computed again."""
@@ -31,12 +33,23 @@ class ScheduleWriter:
         """These are no longer there for what comes, but what may be computed only once is."""
         self._there.difference_update(set(nodes) - self._instance.once)
 
+    def mark(self) -> None:
+        """What comes next begins a part."""
+        self._marks.append(len(self._steps))
+
     def schedule(self) -> tuple[int, ...]:
         """The schedule, with what was never computed at its end, and without copies that nobody reads."""
+        return self.parts()[0]
+
+    def parts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The schedule, and the step of it that each marked part begins with."""
         for node in self._instance.topological_order:
             if node not in self._met:
                 self._compute(node)
-        return _without_vain(self._instance, self._steps, self._order)
+        wanted = _wanted(self._instance, self._steps, self._order)
+        schedule = tuple(node for node, is_wanted in zip(self._steps, wanted, strict=True) if is_wanted)
+        before = (0, *accumulate(wanted))
+        return schedule, tuple(before[mark] for mark in self._marks)
 
     def _compute(self, wanted: int) -> None:
         stack = [wanted]
@@ -53,14 +66,14 @@ class ScheduleWriter:
                 self._met.add(node)
 
 
-def _without_vain(instance: Instance, schedule: Sequence[int], order: Order) -> tuple[int, ...]:
-    """Of what has no reader the last copy stays, in a fixed order the first one of each."""
+def _wanted(instance: Instance, schedule: Sequence[int], order: Order) -> list[bool]:
+    """Which copies are read; of what has no reader the last copy is wanted, in a fixed order the first one of each."""
     wanted: set[int] = {node for node in range(instance.count) if not instance.readers[node]}
     first = {node: step for step, node in reversed(list(enumerate(schedule)))} if order is Order.FIXED else {}
-    kept = []
+    is_wanted = [False] * len(schedule)
     for step, node in reversed(list(enumerate(schedule))):
         if node in wanted or first.get(node) == step:
-            kept.append(node)
+            is_wanted[step] = True
             wanted.discard(node)
             wanted.update(instance.inputs[node])
-    return tuple(reversed(kept))
+    return is_wanted
