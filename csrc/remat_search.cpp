@@ -33,19 +33,19 @@ constexpr double kLeastWeight = 0.1, kMostWeight = 1e7, kWeightStep = 1.002;
 constexpr double kCostOfSmallest = 0.02;  // cost counts a little where the peak is to be small: what is useless goes
 constexpr double kShrink = 0.998;         // a peak that was reached lowers the next one wanted to this
 
-// Of the moves, where the peak is to be small: one reaches far, and costs as much time as some hundred others.
-constexpr double kReruns = 0.02;
-
-// How a search goes about it. The shares are those of the moves, in the order of Search::move; exchanges have the rest.
+// How a search goes about it. `reruns`: of the moves where the peak is to be small; one takes as long as some hundred others. The
+// shares behind it are those of the other moves, in the order of Search::move; exchanges have the rest.
 struct Manner {
   int32_t rounds;
   double first_weight;
+  double reruns;
   double shifts, runs, insertions, reliefs, removals;
 };
 
-constexpr Manner kFromOrder = {3, 30, 0.55, 0.03, 0.08, 0.08, 0.14};
-// From a schedule with repeats: what is there is worth more than what a hot search would find again. Tried on joint graphs.
-constexpr Manner kFromRepeats = {1, 300, 0.3, 0.03, 0.1, 0.12, 0.3};
+constexpr Manner kFromOrder = {3, 30, 0.02, 0.55, 0.03, 0.08, 0.08, 0.14};
+// From a schedule with repeats: what is there is worth more than what a hot search would find again. Tried on joint graphs, where
+// plans of reruns are smaller still as problems, and not once Inductor has made kernels of them.
+constexpr Manner kFromRepeats = {1, 300, 0, 0.3, 0.03, 0.1, 0.12, 0.3};
 
 class Search {
  public:
@@ -136,7 +136,8 @@ class Search {
   void shrink(double peak) { schedule_.line().set_budget(std::min(peak - 1, std::floor(kShrink * peak))); }
 
   bool move() {
-    if (is_smallest_ && !only_order_ && lottery_.share() < kReruns) return moves_.rerun();
+    const bool may_rerun = is_smallest_ && !only_order_ && manner_.reruns > 0;
+    if (may_rerun && lottery_.share() < manner_.reruns) return moves_.rerun();
     double lot = lottery_.share() * (only_order_ ? manner_.shifts + manner_.runs : 1.0);
     if ((lot -= manner_.shifts) < 0) return moves_.shift();
     if ((lot -= manner_.runs) < 0) return moves_.run();

@@ -7,8 +7,9 @@ A state is a schedule s, any sequence of nodes in which each step finds its inpu
 
 A move puts a step elsewhere, computes a value again right before a reader (by lot also those of its inputs that would have to be
 kept for that), drops a computation and what was computed again for it alone, exchanges two computations, or moves a run of steps.
-Where the peak is to be small, it also computes many values again at once before one reader, with all that is missing for them: in
-dense graphs one of them alone costs as much and spares nothing, so a search that adds them one by one does not come there.
+Where the peak is to be small and nothing is computed again at the start, it also computes many values again at once before one
+reader, with all that is missing for them: in dense graphs one of them alone costs as much and spares nothing, so a search that adds
+them one by one does not come there.
 A move that raises f by d is kept with probability exp(-d / T); T falls geometrically, in rounds that start from the best plan; in
 one round where the start has repeats already, for what it has is worth more than what a hot search would find again. w grows
 slowly while the schedule is over the budget and shrinks while it is not, so that the search stays at the border. Removing excess
