@@ -1,8 +1,8 @@
 """Schedules of a deep graph that are searched for with a few of its equal layers, and done in all of them.
 
-A search in a few layers makes in a second what one in all of them does not in a minute. It is made for the smallest peak, and for
-the least cost within each of some budgets (`graphckpt.solve.remat.fold`); what it finds are ways to do a layer, of which each layer
-of the whole graph gets the one that serves it best (`graphckpt.solve.remat.lift`).
+A move in a few layers does more than one in all of them, and what it does is done in all. The search is made for the smallest peak,
+and for the least cost within each of some budgets (`graphckpt.solve.remat.fold`); what it finds are ways to do a layer, of which each
+layer of the whole graph gets the one that serves it best (`graphckpt.solve.remat.lift`).
 
 Deterministic: a fixed number of moves and one seed.
 """
@@ -17,7 +17,6 @@ from graphckpt.solve.remat.instance import Instance
 from graphckpt.solve.remat.lift import Learnt, Lifted, Lifter
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
 
-# In a few layers a move does more than in all of them.
 _SMALLEST_MOVES = 200_000
 _CHEAPER_MOVES = 100_000
 # Moves end a search, not the clock.
