@@ -1,8 +1,8 @@
 """Schedules of a deep graph that are searched for with a few of its equal layers, and done in all of them.
 
 A move in a few layers does more than one in all of them, and what it does is done in all. The search is made for the smallest peak,
-and for the least cost within each of some budgets (`graphckpt.solve.remat.fold`); what it finds are ways to do a layer, of which each
-layer of the whole graph gets the one that serves it best (`graphckpt.solve.remat.lift`).
+and for the least cost within each of some budgets (`graphckpt.solve.remat.fold`); what it finds are ways to do a layer. Each layer of
+the whole graph gets the one that serves it best (`graphckpt.solve.remat.lift`).
 
 Deterministic: a fixed number of moves and one seed.
 """
