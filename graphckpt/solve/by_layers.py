@@ -1,8 +1,8 @@
 """Schedules of a deep graph that are searched for with a few of its equal layers, and done in all of them.
 
-A move in a few layers does more than one in all of them, and what it does is done in all. The search is made for the smallest peak,
-and for the least cost within each of some budgets (`graphckpt.solve.remat.fold`); what it finds are ways to do a layer. Each layer of
-the whole graph gets the one that serves it best (`graphckpt.solve.remat.lift`).
+A move in a few layers does more than one in all of them, and what it does is done in all. The search is made for the smallest
+peak, and for the least cost within each of some budgets (`graphckpt.solve.remat.fold`); what it finds are ways to do a layer. Each
+layer of the whole graph gets the one that serves it best (`graphckpt.solve.remat.lift`).
 
 Deterministic: a fixed number of moves and one seed.
 """
@@ -51,13 +51,16 @@ class ByLayers:
 
 
 def by_layers(instance: Instance, schedule: Sequence[int], order: Order) -> ByLayers | None:
-    """What a search for the smallest peak from ``schedule`` teaches; None where there are not enough equal layers, or they are not
-    done one after another. ``order``: of the schedules to be found, fixed or free."""
+    """What a search for the smallest peak from ``schedule`` teaches; None where there are not enough equal layers, they are not
+    done one after another, or ``schedule`` is too long to search from. ``order``: of the schedules to be found, fixed or free."""
     folded = fold(instance, schedule)
     if folded is None:
         return None
+    start = folded.restrict(schedule)
+    if len(start) > folded.instance.capacity:
+        return None
     lifter = Lifter(folded, order)
-    few = _search(folded.instance, 0, _SMALLEST_MOVES, Goal.SMALLEST, folded.restrict(schedule))
+    few = _search(folded.instance, 0, _SMALLEST_MOVES, Goal.SMALLEST, start)
     learnt = lifter.learn(few)
     return None if learnt is None else ByLayers(lifter, few, (learnt,))
 

@@ -39,13 +39,15 @@ _NO_LIMIT_S = 1e6
 
 def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> Iterator[Plan]:
     """Plans of ``graph``, which ``ranker`` ranks: smaller ones than all of ``frontier``, then for each rung of the ladder one that
-    is faster than what was known to fit; where none is found, none. Not checked."""
+    is faster than what was known to fit; where none is found, or the smallest is too long to search from, none. Not checked."""
     if any(op.tag == "recompute" for op in graph.ops):
         return
     known = list(frontier)
     start = min(known, key=lambda entry: (entry.estimated_peak_bytes, entry.time_us))
     whole = _Whole.of(ranker, start, graph)
-    yield from _kept(known, _smallest(ranker, whole), start.estimated_peak_bytes)
+    if len(whole.schedule) > whole.problem.instance.capacity:
+        return
+    yield from _noted(known, _smallest(ranker, whole), start.estimated_peak_bytes)
     budgets = [int(share * min(entry.estimated_peak_bytes for entry in known)) for share in _LADDER]
     layers = None if whole.layers is None else whole.layers.taught([whole.own_bytes(budget) for budget in budgets])
     for rung, budget_bytes in enumerate(budgets):
@@ -88,7 +90,8 @@ class _Whole(NamedTuple):
         return budget_bytes + self.peak_bytes - self.start.estimated_peak_bytes
 
 
-def _kept(known: list[Ranked], found: Iterator[Ranked], below_bytes: int) -> Iterator[Plan]:
+def _noted(known: list[Ranked], found: Iterator[Ranked], below_bytes: int) -> Iterator[Plan]:
+    """Plans of what is found that is smaller, which is known from then on."""
     for entry in found:
         if entry.estimated_peak_bytes < below_bytes:
             known.append(entry)
@@ -115,6 +118,8 @@ def _faster(ranker: Ranker, start: Ranked, graph: Graph, name: str, budget_bytes
     """A cheaper plan than ``start`` within the budget, as far as one is found."""
     problem = ranker.joint_problem(start.plan, graph.forward_outputs)
     schedule = problem.schedule_of(start.plan)
+    if len(schedule) > problem.instance.capacity:
+        return start
     # The problem may see a little more at the peak than the ranker does.
     own_bytes = replay(problem.instance, schedule).peak_bytes + budget_bytes - start.estimated_peak_bytes
     limits = Limits(_NO_LIMIT_S, _CHEAPER_MOVES)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.nn import functional
 
 from graphckpt.compat.fake import symbolic_size
 from graphckpt.compat.ops import is_operator, written_to
@@ -71,7 +72,9 @@ _OPTIONS = {
     "baddbmm": frozenset({"batch1", "batch2", "beta", "alpha"}),
     "repeat_interleave": frozenset({"repeats", "dim"}),
 }
-_WRITES = frozenset({"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor"})
+_WRITES = frozenset(
+    {"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "ilshift", "irshift"}
+)
 _NO_WRITES = frozenset({"and_", "or_", "not_", "is_"})
 # Of these it is not known to what.
 _WRITES_ALL = frozenset({"triton_kernel_wrapper_mutation"})
@@ -97,10 +100,11 @@ def _targets(node: fx.Node) -> list[fx.Node]:
         written = written_to(node.target, node.args, node.kwargs)
     elif node.op in ("call_function", "call_method"):
         named = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        is_named = named in _WRITES or (named.endswith("_") and not named.endswith("__") and named not in _NO_WRITES)
+        named = named.removeprefix("__").removesuffix("__")
+        is_named = named in _WRITES or (named.endswith("_") and named not in _NO_WRITES)
         # The first argument may be given by name; which one that is differs.
         first = node.args[:1] or [*node.kwargs.values()]
-        written = [first if is_named or _is_told_to(node) else (), node.kwargs.get("out")]
+        written = [first if is_named or _is_told_to(node) else (), node.kwargs.get("out"), _statistics(node)]
         if named in _WRITES_ALL:
             written = [node.args, node.kwargs]
     else:
@@ -118,7 +122,16 @@ def _is_told_to(node: fx.Node) -> bool:
     except (TypeError, ValueError):
         # It has none, as what is built in, or is called otherwise than it says.
         given = node.kwargs
-    return bool(given.get("inplace"))
+    return bool(given.get("inplace") or node.kwargs.get("inplace"))
+
+
+def _statistics(node: fx.Node) -> list[Any]:
+    """What a call keeps up to date besides its result: running means and variances, and a table whose rows are renormalised."""
+    if node.target in (functional.batch_norm, functional.instance_norm):
+        return [argument(node, 1, "running_mean"), argument(node, 2, "running_var")]
+    if node.target in (functional.embedding, functional.embedding_bag) and argument(node, 3, "max_norm") is not None:
+        return [argument(node, 1, "weight")]
+    return []
 
 
 def is_written(node: fx.Node) -> bool:

@@ -4,8 +4,8 @@ A schedule of the smaller problem is cut where the layer above those left out be
 each layer begins in backward. What it does in backward between the beginning of one layer and that of the next is a *way* to do a
 layer, with the places whose values it keeps from forward; what it does elsewhere is a *frame* for those left out, whose forward
 repeats that of the last layer before them. A frame and a way for each layer make a schedule: of the values of forward those that a
-layer does not keep are gone when backward begins, and who reads them computes them again. So every choice of ways is legal, and
-keeps no more than the ways say.
+layer does not keep are gone when backward begins, and who reads them computes them again; what may be computed only once stays. So
+every choice of ways is legal, and keeps no more than that.
 
 What a way costs and takes is measured where all layers do it. Which layer does which is then `graphckpt.solve.remat.chain`.
 
@@ -120,7 +120,8 @@ class Lifter:
         return len(lifted.schedule) <= self.folded.whole.capacity
 
     def _parts(self, schedule: Sequence[int]) -> tuple[Frame, list[Way]] | None:
-        """A schedule in its parts; of the windows of backward those that begin and end at layers that stay are ways."""
+        """A schedule in its parts; the windows of backward are ways, but for those of the uppermost and the lowest layer, which
+        begin and end with what no other layer has beside it."""
         folded, cut, layers = self.folded, self.folded.cut, self.folded.layers
         own = [node for node in schedule if folded.nodes[node] >= 0]
         steps = [folded.nodes[node] for node in own]
@@ -202,8 +203,8 @@ class Lifter:
             cut.left_out,
             left[middle],
             sum(held[: cut.first]) + sum(left[cut.above :]),
-            max(live[: begins[0]]) - sum(held[inside]),
-            max(live[begins[-1] :]) - sum(left[inside]),
+            max(live[: begins[0]], default=0) - sum(held[inside]),
+            max(live[begins[-1] :], default=0) - sum(left[inside]),
         )
         return Tried(way, kind, chain, lifted)
 

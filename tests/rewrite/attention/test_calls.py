@@ -28,6 +28,11 @@ def matmul(x: Any, y: Any) -> Any:
     return x
 
 
+def activation(x: Any, **options: object) -> Any:
+    """A function that hands its options on."""
+    return x
+
+
 def triton_kernel_wrapper_mutation(**options: object) -> None:
     """The call of a user's Triton kernel is known by its name."""
 
@@ -96,12 +101,17 @@ def test_what_is_written_to_has_no_name() -> None:
     [
         lambda graph, x: graph.call_method("zero_", (x,)),
         lambda graph, x: graph.call_function(operator.iadd, (x, 1)),
+        lambda graph, x: graph.call_function(operator.irshift, (x, 1)),
+        lambda graph, x: graph.call_method("__iadd__", (x, 1)),
         lambda graph, x: graph.call_function(operator.setitem, (x, 0, 1.0)),
         lambda graph, x: graph.call_function(torch.relu_, (x,)),
         lambda graph, x: graph.call_function(torch.relu_, (), {"input": x}),
         lambda graph, x: graph.call_function(torch._foreach_zero_, ([x],)),
         lambda graph, x: graph.call_function(functional.relu, (x,), {"inplace": True}),
         lambda graph, x: graph.call_function(functional.relu, (), {"input": x, "inplace": True}),
+        lambda graph, x: graph.call_function(activation, (x,), {"inplace": True}),
+        lambda graph, x: graph.call_function(functional.embedding, (1, x), {"max_norm": 1.0}),
+        lambda graph, x: graph.call_function(functional.batch_norm, (1, 2, x), {"training": True}),
         lambda graph, x: graph.call_function(functional.dropout, (x, 0.5, True, True)),
         lambda graph, x: graph.call_function(functional.hardtanh, (x, 0.0, 1.0, True)),
         lambda graph, x: graph.call_function(torch.add, (1, 2), {"out": x}),
@@ -127,6 +137,8 @@ def test_every_way_to_write_is_seen(write: Callable[[fx.Graph, fx.Node], fx.Node
     [
         lambda graph, x: graph.call_method("add", (x, 1)),
         lambda graph, x: graph.call_function(operator.and_, (x, 1)),
+        lambda graph, x: graph.call_method("__and__", (x, 1)),
+        lambda graph, x: graph.call_function(functional.embedding, (1, x)),
         lambda graph, x: graph.call_function(functional.relu, (x, False)),
         lambda graph, x: graph.call_function(functional.dropout, (x, 0.5, True)),
         lambda graph, x: graph.call_function(torch.ops.aten.add, (x, 1)),
