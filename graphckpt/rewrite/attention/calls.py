@@ -72,8 +72,8 @@ _OPTIONS = {
     "baddbmm": frozenset({"batch1", "batch2", "beta", "alpha"}),
     "repeat_interleave": frozenset({"repeats", "dim"}),
 }
-_WRITES = frozenset(
-    {"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "ilshift", "irshift"}
+_WRITES = frozenset({"setitem", "iadd", "isub", "imul", "imatmul", "itruediv", "ifloordiv", "imod", "ipow"}) | frozenset(
+    {"iand", "ior", "ixor", "ilshift", "irshift"}
 )
 _NO_WRITES = frozenset({"and_", "or_", "not_", "is_"})
 # Of these it is not known to what.
