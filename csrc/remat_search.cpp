@@ -44,7 +44,7 @@ struct Manner {
 
 constexpr Manner kFromOrder = {3, 30, 0.02, 0.55, 0.03, 0.08, 0.08, 0.14};
 // From a schedule with repeats: what is there is worth more than what a hot search would find again. Tried on joint graphs, where
-// plans of reruns are smaller still as problems, and not once Inductor has made kernels of them.
+// plans of reruns are smaller still as problems, and more often than not larger once Inductor has made kernels of them.
 constexpr Manner kFromRepeats = {1, 300, 0, 0.3, 0.03, 0.1, 0.12, 0.3};
 
 class Search {
