@@ -19,8 +19,6 @@ from graphckpt.solve.remat.search import Goal, Limits, Order, search
 
 _SMALLEST_MOVES = 200_000
 _CHEAPER_MOVES = 100_000
-# Moves end a search, not the clock.
-_NO_LIMIT_S = 1e6
 
 
 @dataclass(frozen=True)
@@ -67,4 +65,4 @@ def by_layers(instance: Instance, schedule: Sequence[int], order: Order) -> ByLa
 
 def _search(few: Instance, budget_bytes: int, moves: int, goal: Goal, start: Sequence[int]) -> tuple[int, ...]:
     # In an order that is fixed layers stay alike, so what is found for one serves the others.
-    return search(few, budget_bytes, Limits(_NO_LIMIT_S, moves), Order.FIXED, goal, start).schedule
+    return search(few, budget_bytes, Limits.of_moves(moves), Order.FIXED, goal, start).schedule

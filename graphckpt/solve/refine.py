@@ -33,8 +33,6 @@ _CHEAPER_MOVES = 45_000
 _LADDER = (1.0, 1.02, 1.05, 1.1, 1.2)
 SHORT = 1.25
 _LITTLE = 1.05
-# Moves end a search, not the clock.
-_NO_LIMIT_S = 1e6
 
 
 def refined_plans(ranker: Ranker, frontier: Sequence[Ranked], graph: Graph) -> Iterator[Plan]:
@@ -122,13 +120,13 @@ def _faster(ranker: Ranker, start: Ranked, graph: Graph, name: str, budget_bytes
         return start
     # The problem may see a little more at the peak than the ranker does.
     own_bytes = replay(problem.instance, schedule).peak_bytes + budget_bytes - start.estimated_peak_bytes
-    limits = Limits(_NO_LIMIT_S, _CHEAPER_MOVES)
+    limits = Limits.of_moves(_CHEAPER_MOVES)
     found = search(problem.instance, own_bytes, limits, _order(graph), Goal.CHEAPEST, schedule)
     return ranker.rank(problem.plan_of(name, found.schedule))
 
 
 def _smaller(instance: Instance, start: Sequence[int], order: Order) -> tuple[int, ...]:
-    return search(instance, 0, Limits(_NO_LIMIT_S, _SMALLEST_MOVES), order, Goal.SMALLEST, start).schedule
+    return search(instance, 0, Limits.of_moves(_SMALLEST_MOVES), order, Goal.SMALLEST, start).schedule
 
 
 def _order(graph: Graph) -> Order:

@@ -25,17 +25,22 @@ def _refined(graph: Graph, stock: Plan) -> tuple[tuple[Ranked, ...], list[Ranked
     return frontier, [ranker.rank(plan) for plan in refined_plans(ranker, frontier, graph)]
 
 
+def _check_each_is_legal_and_new(graph: Graph, frontier: tuple[Ranked, ...], refined: list[Ranked]) -> None:
+    """Each is legal, and faster than whatever was known to be as small."""
+    known = list(frontier)
+    for entry in refined:
+        check_plan(graph, entry.plan)
+        as_small = [other.time_us for other in known if other.estimated_peak_bytes <= entry.estimated_peak_bytes]
+        assert not as_small or entry.time_us < min(as_small)
+        known.append(entry)
+
+
 @pytest.mark.parametrize("name", ["attention", "fused attention", "convolution", "dropout", "several results", "buffer"])
 def test_refined_plans_are_legal_and_smaller_or_faster_than_all_that_was_known(name: str) -> None:
     """The first is smaller than the smallest; each further one is faster than whatever is as small."""
     situation = captured(name).situation
     frontier, refined = _refined(situation.graph, situation.stock)
-    known = list(frontier)
-    for entry in refined:
-        check_plan(situation.graph, entry.plan)
-        as_small = [other.time_us for other in known if other.estimated_peak_bytes <= entry.estimated_peak_bytes]
-        assert not as_small or entry.time_us < min(as_small)
-        known.append(entry)
+    _check_each_is_legal_and_new(situation.graph, frontier, refined)
 
 
 @pytest.mark.parametrize("name", ["attention", "fused attention", "convolution"])
@@ -92,12 +97,7 @@ def test_plans_of_a_deep_graph_are_legal_and_faster_than_all_that_was_known() ->
     """Each rung of the ladder is begun from what a few of 24 layers do within it."""
     deep = chain(24)
     frontier, refined = _refined(deep.graph, deep.keep)
-    known = list(frontier)
-    for entry in refined:
-        check_plan(deep.graph, entry.plan)
-        as_small = [other.time_us for other in known if other.estimated_peak_bytes <= entry.estimated_peak_bytes]
-        assert not as_small or entry.time_us < min(as_small)
-        known.append(entry)
+    _check_each_is_legal_and_new(deep.graph, frontier, refined)
     assert len(refined) > 2
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
 from graphckpt.solve.remat.layers import Layers, Place, equal_layers
-from graphckpt.solve.remat.replay import last_reads
+from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Order
 from graphckpt.solve.remat.writer import ScheduleWriter
 
@@ -125,7 +125,8 @@ def _reads(instance: Instance, layers: Layers, node: int, layer: int) -> tuple[t
 
 def _held(instance: Instance, schedule: Sequence[int], left_out: frozenset[int], comes: int) -> tuple[int, int]:
     """Bytes of what is left out when ``comes`` is first computed, and at the end."""
-    spans = [(made, last, schedule[made]) for made, last in enumerate(last_reads(instance, schedule)) if schedule[made] in left_out]
+    last_reads = replay(instance, schedule).last_reads
+    spans = [(made, last, schedule[made]) for made, last in enumerate(last_reads) if schedule[made] in left_out]
     when = schedule.index(comes), len(schedule) - 1
     held, left = (sum(instance.size_bytes[node] for made, last, node in spans if made < step <= last) for step in when)
     return held, left

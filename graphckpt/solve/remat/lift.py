@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from graphckpt.solve.remat.chain import Chain, Kind, cheapest
 from graphckpt.solve.remat.fold import Folded
-from graphckpt.solve.remat.replay import last_reads, replay
+from graphckpt.solve.remat.replay import Replay, replay
 from graphckpt.solve.remat.search import Order
 from graphckpt.solve.remat.writer import ScheduleWriter
 
@@ -30,13 +30,11 @@ _TURNS = 3
 
 
 class Lifted(NamedTuple):
-    """A schedule of the whole graph. ``begins``: the steps with which backward begins, then the ways of the layers that were left
-    out, from the upper one, then what comes behind them."""
+    """A schedule of the whole graph."""
 
     peak_bytes: int
     cost: int
     schedule: tuple[int, ...]
-    begins: tuple[int, ...]
 
 
 class Way(NamedTuple):
@@ -133,7 +131,7 @@ class Lifter:
             return None
         start, begins = down[-1], schedule.index(own[down[-1]])
         held: list[set[int]] = [set() for _ in kept]
-        for made, last in enumerate(last_reads(folded.instance, schedule)):
+        for made, last in enumerate(replay(folded.instance, schedule).last_reads):
             node = folded.nodes[schedule[made]]
             place = layers.of[node] if node >= 0 else None
             if place is not None and made < begins <= last:
@@ -151,6 +149,13 @@ class Lifter:
 
     def _lifted(self, frame: Frame, ways: Sequence[Way]) -> Lifted:
         """The schedule in which the layers that are left out do these, the lowest the first one."""
+        schedule, _ = self._written(frame, ways)
+        found = replay(self.folded.whole, schedule)
+        return Lifted(found.peak_bytes, found.cost, schedule)
+
+    def _written(self, frame: Frame, ways: Sequence[Way]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """That schedule, and the steps with which backward begins, then the ways of the layers that were left out, from the upper
+        one, then what comes behind them."""
         cut, writer = self.folded.cut, ScheduleWriter(self.folded.whole, self.order)
         writer.put(self._shifted(frame.before, 0, 0))
         for layer in range(cut.first, cut.above):
@@ -167,9 +172,7 @@ class Lifter:
             writer.put(self._shifted(way.steps, layer - way.like, 0))
         writer.mark()
         writer.put(self._shifted(frame.below, 0, 0))
-        schedule, begins = writer.parts()
-        found = replay(self.folded.whole, schedule)
-        return Lifted(found.peak_bytes, found.cost, schedule, begins)
+        return writer.parts()
 
     def _shifted(self, steps: Sequence[int], by: int, least: int) -> Iterator[int]:
         """Steps so many layers further, counted in layers of the smaller problem, from layer ``least`` on."""
@@ -186,11 +189,11 @@ class Lifter:
 
     def _tried(self, frame: Frame, way: Way) -> Tried:
         """What layers take that all do the same: the kind is that of the one in the middle."""
-        lifted = self._lifted(frame, [way] * self.folded.cut.left_out)
-        schedule, whole, cut = lifted.schedule, self.folded.whole, self.folded.cut
-        backward, *begins = lifted.begins
-        held, left = self._held_and_left(schedule, backward)
-        live = replay(whole, schedule).live_bytes
+        whole, cut = self.folded.whole, self.folded.cut
+        schedule, (backward, *begins) = self._written(frame, [way] * cut.left_out)
+        found = replay(whole, schedule)
+        held, left = self._held_and_left(schedule, found, backward)
+        live = found.live_bytes
         middle, inside = (cut.first + cut.above - 1) // 2, slice(cut.first, cut.above)
         window = slice(*begins[cut.above - 1 - middle :][:2])
         beside_bytes = sum(held[:middle]) + sum(left[middle + 1 :])
@@ -206,13 +209,13 @@ class Lifter:
             max(live[: begins[0]], default=0) - sum(held[inside]),
             max(live[begins[-1] :], default=0) - sum(left[inside]),
         )
-        return Tried(way, kind, chain, lifted)
+        return Tried(way, kind, chain, Lifted(found.peak_bytes, found.cost, schedule))
 
-    def _held_and_left(self, schedule: Sequence[int], begins: int) -> tuple[list[int], list[int]]:
+    def _held_and_left(self, schedule: Sequence[int], found: Replay, begins: int) -> tuple[list[int], list[int]]:
         """By layer of the whole graph the bytes that are kept for it when backward begins, and those that it leaves for good."""
         whole, layers = self.folded.whole, self.folded.layers
         held, left = [0] * layers.layer_count, [0] * layers.layer_count
-        for made, last in enumerate(last_reads(whole, schedule)):
+        for made, last in enumerate(found.last_reads):
             place, size_bytes = layers.of[schedule[made]], whole.size_bytes[schedule[made]]
             if place is not None and made < begins <= last:
                 held[place.layer] += size_bytes

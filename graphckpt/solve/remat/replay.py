@@ -21,13 +21,15 @@ from graphckpt.solve.remat.instance import Instance, Kernels
 
 
 class Replay(NamedTuple):
-    """A legal schedule's figures. ``computations``: how often each node is computed, at most."""
+    """A legal schedule's figures. ``computations``: how often each node is computed, at most. ``last_reads``: for each step the
+    last one that reads the copy it makes; itself where none does."""
 
     cost: int
     peak_bytes: int
     live_bytes: tuple[int, ...]
     computations: int
     keeps_order: bool
+    last_reads: tuple[int, ...]
 
 
 def replay(instance: Instance, schedule: Sequence[int]) -> Replay:
@@ -69,18 +71,8 @@ def replay(instance: Instance, schedule: Sequence[int]) -> Replay:
         live_bytes=tuple(live),
         computations=max(computed),
         keeps_order=first_order == sorted(first_order),
+        last_reads=tuple(keep),
     )
-
-
-def last_reads(instance: Instance, schedule: Sequence[int]) -> list[int]:
-    """For each step of a legal schedule the last one that reads the copy it makes; itself where none does."""
-    latest: dict[int, int] = {}
-    keep = list(range(len(schedule)))
-    for step, node in enumerate(schedule):
-        for source in instance.inputs[node]:
-            keep[latest[source]] = step
-        latest[node] = step
-    return keep
 
 
 def _run_kernels(instance: Instance, kernels: Kernels, schedule: Sequence[int], keep: Sequence[int], live: list[int]) -> None:

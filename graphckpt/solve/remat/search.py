@@ -40,6 +40,8 @@ from graphckpt.solve.library import Status, address_of
 from graphckpt.solve.remat.core import Handed, Options, SearchResult, Watch
 from graphckpt.solve.remat.instance import Instance
 
+_NO_LIMIT_S = 1e6
+
 
 class Order(Enum):
     """Whether nodes may be computed first in any order, or in the order 0, 1, 2, ... only."""
@@ -72,6 +74,11 @@ class Limits:
     iterations: int = 0
     seed: int = 0
     watch: Callable[[Progress], bool] | None = None
+
+    @classmethod
+    def of_moves(cls, moves: int) -> Limits:
+        """So many moves end a search, not the clock: it finds the same on every machine."""
+        return cls(_NO_LIMIT_S, moves)
 
 
 class Found(NamedTuple):

@@ -96,6 +96,16 @@ def test_what_is_written_to_has_no_name() -> None:
     assert (name_of(y), name_of(z)) == ("", "ones")
 
 
+def _marked(call: Callable[[fx.Graph, fx.Node], fx.Node]) -> fx.Node:
+    """x, of which a call does something, as it is marked."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    x.meta["example_value"] = torch.zeros(4)
+    call(graph, x)
+    mark_written(graph)
+    return x
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -124,12 +134,7 @@ def test_what_is_written_to_has_no_name() -> None:
 )
 def test_every_way_to_write_is_seen(write: Callable[[fx.Graph, fx.Node], fx.Node]) -> None:
     """x -> write(x): x may be read before, and holds something else behind."""
-    graph = fx.Graph()
-    x = graph.placeholder("x")
-    x.meta["example_value"] = torch.zeros(4)
-    write(graph, x)
-    mark_written(graph)
-    assert changes_later(x)
+    assert changes_later(_marked(write))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +152,7 @@ def test_every_way_to_write_is_seen(write: Callable[[fx.Graph, fx.Node], fx.Node
     ],
 )
 def test_what_only_reads_is_no_write(read: Callable[[fx.Graph, fx.Node], fx.Node]) -> None:
-    graph = fx.Graph()
-    x = graph.placeholder("x")
-    x.meta["example_value"] = torch.zeros(4)
-    read(graph, x)
-    mark_written(graph)
-    assert not is_written(x)
+    assert not is_written(_marked(read))
 
 
 def test_an_option_that_is_not_known_takes_the_name_away() -> None:

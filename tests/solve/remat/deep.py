@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from graphckpt.solve.remat.fold import Folded, fold
 from graphckpt.solve.remat.instance import Instance, make_instance
 
 
@@ -45,6 +46,13 @@ def deep(layers: int, odd: int | None = None) -> Deep:
     named = tuple(tuple(number[source] for source in sources) for sources in inputs)
     once = frozenset(number[name] for name in number if name[0] in ("gb", "w", "g", "end"))
     return Deep(make_instance("deep", cost, size_bytes, named, once), tuple(nodes))
+
+
+def must_fold(instance: Instance, schedule: Sequence[int]) -> Folded:
+    """The smaller problem, where there is to be one."""
+    found = fold(instance, schedule)
+    assert found is not None
+    return found
 
 
 def kept(step: Deep) -> list[int]:

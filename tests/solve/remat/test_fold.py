@@ -6,18 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from graphckpt.solve.remat.fold import Folded, fold
-from graphckpt.solve.remat.instance import Instance, Kernels, make_instance
+from graphckpt.solve.remat.fold import fold
+from graphckpt.solve.remat.instance import Kernels, make_instance
 from graphckpt.solve.remat.replay import replay
-from tests.solve.remat.deep import deep, kept, random_step, recomputed
+from tests.solve.remat.deep import deep, kept, must_fold, random_step, recomputed
 
 LAYERS = 24
-
-
-def _folded(instance: Instance, schedule: list[int]) -> Folded:
-    folded = fold(instance, schedule)
-    assert folded is not None
-    return folded
 
 
 @pytest.mark.parametrize("policy", ["kept", "recomputed"])
@@ -25,7 +19,7 @@ def test_the_bytes_of_what_is_left_out_are_there(policy: str) -> None:
     """Peaks are the same, beside the layers that stay."""
     step = deep(LAYERS)
     schedule = kept(step) if policy == "kept" else recomputed(step, LAYERS)
-    folded = _folded(step.instance, schedule)
+    folded = must_fold(step.instance, schedule)
     assert folded.instance.count < 0.6 * step.instance.count
     few, whole = folded.restrict(schedule), replay(step.instance, schedule)
     assert replay(folded.instance, few).peak_bytes == whole.peak_bytes
@@ -52,7 +46,7 @@ def test_a_schedule_without_some_layers_is_in_the_order_of_the_nodes() -> None:
     schedule = []
     for name, node in number.items():
         schedule += [number["h", name[1]], node] if name[0] == "w" else [node]
-    folded = _folded(instance, schedule)
+    folded = must_fold(instance, schedule)
     few = folded.restrict(schedule)
     assert replay(folded.instance, few).computations == 2
     assert replay(folded.instance, few).keeps_order
@@ -61,7 +55,7 @@ def test_a_schedule_without_some_layers_is_in_the_order_of_the_nodes() -> None:
 def test_nodes_that_stay_read_what_is_as_many_layers_away() -> None:
     """a, x and gb at the cut: their inputs in the smaller problem, by name and by layers from their own."""
     step = deep(LAYERS)
-    folded = _folded(step.instance, kept(step))
+    folded = must_fold(step.instance, kept(step))
     names = [step.names[node] if node >= 0 else ("bytes", node) for node in folded.nodes]
     layers = sorted({layer for name, layer in names if name == "a"})
     closer = {layer: place for place, layer in enumerate(layers)}
@@ -80,7 +74,7 @@ def test_a_layer_that_differs_is_not_left_out() -> None:
     step = deep(LAYERS, odd=12)
     assert fold(step.instance, recomputed(step, LAYERS)) is None
     step = deep(LAYERS, odd=20)
-    folded = _folded(step.instance, recomputed(step, LAYERS))
+    folded = must_fold(step.instance, recomputed(step, LAYERS))
     assert ("a", 20) in {step.names[node] for node in folded.nodes if node >= 0}
 
 
@@ -95,7 +89,7 @@ def test_kernels_fold_with_their_nodes() -> None:
     of_name = {name: [node for node, (kind, _) in enumerate(plain.names) if kind == name] for name in ("b", "x", "gb")}
     scratch = tuple(5 if name == "gb" else 0 for name, _ in plain.names)
     kernels = Kernels(scratch, frozenset(of_name["b"]), frozenset(of_name["x"]))
-    folded = _folded(replace(plain.instance, kernels=kernels), kept(plain))
+    folded = must_fold(replace(plain.instance, kernels=kernels), kept(plain))
     own = folded.instance.kernels
     assert own is not None
     for node, whole in enumerate(folded.nodes):

@@ -16,15 +16,9 @@ from graphckpt.solve.remat.instance import Instance, make_instance, relabelled
 from graphckpt.solve.remat.lift import Learnt, Lifter
 from graphckpt.solve.remat.replay import replay
 from graphckpt.solve.remat.search import Goal, Limits, Order, search
-from tests.solve.remat.deep import Deep, deep, kept, random_step, recomputed
+from tests.solve.remat.deep import Deep, deep, kept, must_fold, random_step, recomputed
 
 LAYERS = 24
-
-
-def _folded(instance: Instance, schedule: list[int]) -> Folded:
-    folded = fold(instance, schedule)
-    assert folded is not None
-    return folded
 
 
 def _learnt(folded: Folded, few: tuple[int, ...], order: Order = Order.FREE) -> Learnt:
@@ -37,7 +31,7 @@ def _learnt(folded: Folded, few: tuple[int, ...], order: Order = Order.FREE) -> 
 def test_what_all_layers_do_comes_back_as_it_was(policy: str) -> None:
     step = deep(LAYERS)
     schedule = kept(step) if policy == "kept" else recomputed(step, LAYERS)
-    folded = _folded(step.instance, schedule)
+    folded = must_fold(step.instance, schedule)
     whole = replay(step.instance, schedule)
     for tried in _learnt(folded, folded.restrict(schedule)).tried:
         assert (tried.alike.cost, tried.alike.peak_bytes) == (whole.cost, whole.peak_bytes)
@@ -61,7 +55,7 @@ def test_what_is_measured_of_a_layer_is_what_it_takes(again: tuple[str, ...]) ->
     """Held: a (4 bytes) and b (3) if they are not computed again, and x (2), which is not then either; left: w (2)."""
     step = deep(LAYERS)
     schedule = recomputed(step, LAYERS, again)
-    folded = _folded(step.instance, schedule)
+    folded = must_fold(step.instance, schedule)
     for tried in _learnt(folded, folded.restrict(schedule)).tried:
         held_bytes = 4 * ("a" not in again) + 3 * ("b" not in again) + 2 * ("a" in again)
         assert (tried.kind.held_bytes, tried.chain.left_bytes) == (held_bytes, 2)
@@ -74,7 +68,7 @@ def test_within_a_budget_some_layers_keep_and_some_compute_again() -> None:
     falls from the one's to the other's; below and above there is nothing to choose."""
     step = deep(LAYERS)
     plans = [kept(step), recomputed(step, LAYERS)]
-    folded = _folded(step.instance, plans[1])
+    folded = must_fold(step.instance, plans[1])
     lifter = Lifter(folded)
     learnt = [_learnt(folded, folded.restrict(plan)) for plan in plans]
     fast, small = (replay(step.instance, plan) for plan in plans)
@@ -104,7 +98,7 @@ def test_whatever_is_found_is_legal_for_all_layers(order: Order, seed: int) -> N
     random.Random(seed).shuffle(lottery)
     place = {node: at for at, node in enumerate(lottery)}
     instance = relabelled(step.instance, tuple(lottery))
-    folded = _folded(instance, [place[node] for node in schedule])
+    folded = must_fold(instance, [place[node] for node in schedule])
     few = folded.restrict([place[node] for node in schedule])
     found = search(folded.instance, 0, Limits(20, 3_000, seed), order, Goal.SMALLEST, few)
     learnt = Lifter(folded).learn(found.schedule)
@@ -119,7 +113,7 @@ def test_what_a_few_layers_find_serves_all() -> None:
     smaller problem b of those left out stays."""
     step = deep(40)
     start = recomputed(step, 40, again=("a",))
-    folded = _folded(step.instance, start)
+    folded = must_fold(step.instance, start)
     found = search(folded.instance, 0, Limits(20, 4_000), Order.FIXED, Goal.SMALLEST, folded.restrict(start))
     of_all = _learnt(folded, found.schedule).smallest.alike.peak_bytes
     assert of_all < replay(folded.instance, found.schedule).peak_bytes < replay(step.instance, start).peak_bytes
@@ -185,7 +179,7 @@ def _two_ways() -> Instance:
 def test_two_directions_come_back_in_order() -> None:
     instance = _two_ways()
     schedule = list(range(instance.count))
-    folded = _folded(instance, schedule)
+    folded = must_fold(instance, schedule)
     found = search(folded.instance, 0, Limits(20, 3_000), Order.FIXED, Goal.SMALLEST, folded.restrict(schedule)).schedule
     for tried in _learnt(folded, found, Order.FIXED).tried:
         assert replay(instance, tried.alike.schedule).keeps_order
@@ -195,7 +189,7 @@ def test_layers_that_are_not_begun_one_after_another_teach_nothing() -> None:
     """Of two layers the x change places: nobody minds, but a window has no end there."""
     instance = _two_ways()
     schedule = list(range(instance.count))
-    folded = _folded(instance, schedule)
+    folded = must_fold(instance, schedule)
     few = list(folded.restrict(schedule))
     begins = folded.layers.nodes[folded.cut.forward]
     one, other = (few.index(folded.nodes.index(begins[layer])) for layer in (0, 1))
