@@ -85,6 +85,23 @@ class PlanError(GraphckptError):
     """An illegal graph or plan, found by a checker: names the operation, what must hold and what came."""
 
 
+class BudgetUnbound(GraphckptError):
+    """A part of the model trains outside of every graph that a budget binds, and ``on_infeasible="error"`` was given.
+
+    ``where``: the frame or graph; ``reason``: why it is not bound; ``remedy``: what binds it. One sentence each, no full stop.
+    """
+
+    def __init__(self, limit: str, where: str, reason: str, remedy: str) -> None:
+        super().__init__(limit, where, reason, remedy)
+        self.limit = limit
+        self.where = where
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"the {self.limit} does not bind {self.where}: {self.reason}. {self.remedy}."
+
+
 class AttentionError(GraphckptError, ValueError):
     """A call of attention that has no meaning, or none for the implementation that was asked for."""
 
@@ -96,6 +113,21 @@ class AttentionError(GraphckptError, ValueError):
 
     def __str__(self) -> str:
         return f"attention, {self.what}: wanted {self.wanted}, came {self.came}"
+
+
+class InputChanged(GraphckptError, RuntimeError):
+    """An input that backward reads again was written to since forward read it. ``names``: of all such inputs."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(names)
+        self.names = names
+
+    def __str__(self) -> str:
+        return (
+            f"graphckpt: {', '.join(map(repr, self.names))} changed between forward and backward, and the plan reads it again in "
+            "backward: its gradients would be wrong. Write to it after backward(), give the model a copy (buffer.clone()), or "
+            "compile without a budget, where Inductor's own partition may save what was computed from it."
+        )
 
 
 class VerifyError(GraphckptError):
