@@ -13,7 +13,6 @@ import torch
 from torch import fx
 
 from graphckpt.compat import inductor
-from graphckpt.compat.versions import check_torch
 from graphckpt.config import resolve
 from graphckpt.report.record import Record
 from graphckpt.session.compilation import Compilation, Compiled
@@ -42,7 +41,6 @@ def graphckpt(
     patches = {**inductor.mode_options(mode), **resolved.inner_options}
     if resolved.options.disable or not torch.is_grad_enabled():
         return inductor.compile_plain(module, inputs, patches)
-    check_torch(torch.__version__)
     return Compilation(module, inputs, resolved.options, patches, _JOURNAL).run()
 
 

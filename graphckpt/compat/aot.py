@@ -1,6 +1,6 @@
 """AOTAutograd: the joint graph as its partitioners see it, stock's own cut, and the split into forward and backward.
 
-Read in torch 2.13 and 2.11 (``_functorch/partitioners.py``); `extract_modules` is where their signatures differ.
+Read in torch 2.11, 2.13, 2.14 and 2.15 (``_functorch/partitioners.py``); `is_opaque` and `extract_modules` are where they differ.
 """
 
 from __future__ import annotations
@@ -124,12 +124,22 @@ def is_symbolic(node: fx.Node) -> bool:
     return bool(partitioners.is_sym_node(node))
 
 
+def is_opaque(node: fx.Node) -> bool:
+    """Whether a node's value is an opaque object, which is saved beside tensors and sizes.
+
+    torch 2.11 has no opaque objects among saved values, and no ``partitioners.is_opaque_node``; 2.13 and later have both.
+    """
+    asked = getattr(partitioners, "is_opaque_node", None)
+    return asked is not None and bool(asked(node))
+
+
 def extract_modules(joint: fx.GraphModule, saved: Sequence[fx.Node], num_forward_outputs: int) -> Partition:
     """Split ``joint`` at ``saved`` (inputs that backward reads among them), keeping its order of nodes in both halves.
 
     Returns the two modules in AOTAutograd's conventions: forward returns its outputs, then saved tensors, then saved sizes.
+    ``saved_opaque_nodes`` is a parameter of torch's since 2.13; 2.11 has none.
     """
-    opaque = [node for node in saved if partitioners.is_opaque_node(node)]
+    opaque = [node for node in saved if is_opaque(node)]
     sizes = [node for node in saved if is_symbolic(node)]
     tensors = [node for node in saved if node not in sizes and node not in opaque]
     extract = cast(Callable[..., Partition], partitioners._extract_fwd_bwd_modules)

@@ -1,6 +1,6 @@
 """How large the buffers of a graph being lowered are, as Inductor will allocate them, and what its aten kernels take beside.
 
-Read in torch 2.13.
+Read in torch 2.11, 2.13, 2.14 and 2.15.
 """
 
 from __future__ import annotations
@@ -52,9 +52,8 @@ def called_node(buffer: object) -> fx.Node | None:
 
 
 def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:
-    """Values of the size symbols in this trace; the attribute was renamed in torch 2.12."""
-    sizes: Any = graph.sizevars
-    return cast(Mapping[object, object], sizes.backed_var_to_val if hasattr(sizes, "backed_var_to_val") else sizes.var_to_val)
+    """Values of the size symbols in this trace."""
+    return cast(Mapping[object, object], graph.sizevars.backed_var_to_val)
 
 
 def buffer_bytes(name: str) -> int:
@@ -64,9 +63,8 @@ def buffer_bytes(name: str) -> int:
 
 
 def _hint(size: object) -> int:
-    """A size as a number; the method was renamed in torch 2.12."""
-    sizes: Any = V.graph.sizevars
-    return int(sizes.optimization_hint(size) if hasattr(sizes, "optimization_hint") else sizes.size_hint(size))
+    """A size as a number, at the sizes of this trace."""
+    return int(V.graph.sizevars.optimization_hint(cast(Any, size)))
 
 
 def layout_bytes(buffer: inductor_ir.Buffer) -> int:

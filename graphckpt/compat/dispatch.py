@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,7 +16,8 @@ def operators_of(function: Callable[..., object], args: Sequence[Any], kwargs: M
     """The names ("aten::mm") of what a call dispatches to below autograd. Among ``args`` are fake tensors of one mode."""
     seen = _Names()
     fake = next((arg for arg in (*args, *kwargs.values()) if isinstance(arg, FakeTensor)), None)
-    with seen, nullcontext() if fake is None else fake.fake_mode:
+    # As Dynamo traces: without the Python dispatcher, torch 2.11 asks for sizes as numbers, which ties the graph to them.
+    with seen, nullcontext() if fake is None else fake.fake_mode, enable_python_dispatcher():
         function(*args, **kwargs)
     return frozenset(seen.names)
 

@@ -1,7 +1,8 @@
 """A graph lowered *dry*: everything up to its generated source, nothing compiled.
 
-Read in torch 2.13. A dry lowering runs the very path of a real one (``compile_fx_inner``) and stops where the generated source
-would be loaded, so post-grad passes, fusion, ordering, buffer reuse and every ``del`` are those of the real compilation.
+Read in torch 2.11, 2.13, 2.14 and 2.15. A dry lowering runs the very path of a real one (``compile_fx_inner``) and stops where the
+generated source would be loaded, so post-grad passes, fusion, ordering, buffer reuse and every ``del`` are those of the real
+compilation.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def lower_dry(
 
 
 def _shows_gradients() -> bool:
-    """Whether this torch keeps the strides of gradients as eager has them; older ones did not."""
-    return bool(getattr(inductor_config, "bw_outputs_user_visible", False))
+    """Whether Inductor keeps the strides of gradients as eager has them."""
+    return bool(inductor_config.bw_outputs_user_visible)
 
 
 def _restrided(node: fx.Node, strides: Mapping[str, tuple[int, ...]]) -> Any:

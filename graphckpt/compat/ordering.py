@@ -5,12 +5,13 @@ stays alive until then. A plan's peak rests on the places its nodes have, so und
 
  - two kernels with others' kernels of aten between them are not fused if the earlier part would hold more than it makes, unless
    there is room for it: nodes may say how many bytes are left where they stand (``meta[ROOM_BYTES]``; nothing said is none);
- - after fusion, kernels stand in the traced order of their last parts, and no other order is tried;
+ - after fusion, kernels stand in the traced order of their last parts, and no other order is tried; nor are they moved so that
+   fewer pieces are captured, which Inductor does in its CUDA graph modes, on a CPU as well;
  - a buffer that nobody reads any more is freed. Stock keeps it for a later one of its size if its own estimate of the peak
    allows that: two score matrices of an attention then live through the MLP before the next layer's.
 
 Costs: what is not fused is written and read once more (a dry lowering's time includes it), and the allocator is asked more often.
-Read in torch 2.13 (``_inductor/choices.py``, ``scheduler.py``).
+Read in torch 2.11, 2.13, 2.14 and 2.15 (``_inductor/choices.py``, ``scheduler.py``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ def order_held() -> Iterator[None]:
         return ordered if follow is None else follow(ordered)
 
     settings = inductor_config.patch(
-        reorder_for_peak_memory=False, allow_buffer_reuse=False, _post_fusion_custom_pass=arrange
+        {
+            "reorder_for_peak_memory": False,
+            "allow_buffer_reuse": False,
+            "_post_fusion_custom_pass": arrange,
+            # After the pass above; what cannot be captured in a CUDA graph is everything on a CPU, and is moved apart all the same.
+            "triton.reorder_for_reducing_graph_partitions": False,
+        }
     )
     with settings, V.set_choices_handler(_holding(V.choices)):
         yield

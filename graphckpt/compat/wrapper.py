@@ -5,7 +5,7 @@ What enters: the source text of a generated wrapper, the bytes of the buffers wh
 
 The text is the last word on memory: reuse, in-place updates and the place of every ``del`` are decided when it is written. A
 name is bound to blocks; a block is dropped with the last name bound to it, as Python does. A statement that `wrapper_text` does not
-know to leave memory alone is refused: skipped, it would make the peak wrong. Read in torch 2.11 and 2.13.
+know to leave memory alone is refused: skipped, it would make the peak wrong. Read in torch 2.11, 2.13, 2.14 and 2.15.
 
 Not guaranteed: memory that kernels take for themselves; that is the workspace model's, passed in as ``scratch_bytes``.
 """

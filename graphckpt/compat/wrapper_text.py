@@ -2,7 +2,16 @@
 
 What enters: expressions of the text, and the names that are bound so far, each with the blocks it refers to (none: a number, a
 stream). What leaves: whether the expression is a reference, an allocation, a kernel, a number, or an effect without memory. What is
-none of these is for the caller to refuse. Read in ``_inductor/codegen/wrapper.py`` of torch 2.13 and in texts of 2.11.
+none of these is for the caller to refuse. Read in ``_inductor/codegen/wrapper.py`` of torch 2.11, 2.13, 2.14 and 2.15, and in every
+place of ``_inductor`` that writes into a wrapper.
+
+Statements that only newer versions have: 2.14 checks inputs in groups (``assert_size_stride_grouped``), results of custom operators
+with their dtype (``assert_tensor_metadata``), and asks for user streams by ``_get_stream_by_index``; it reads the number of the
+current device where one program serves all ranks, and keeps an input's name (``arg0_1_orig``) where several streams align it.
+
+Refused, for what they do to memory is not known here: subgraphs (``cond``, the ``switch`` of 2.15, loops, regions, partitions for
+CUDA graphs), pools of the user's (``torch.cuda.use_mem_pool``, 2.14), buffers shared between ranks (``empty_strided_p2p``: they
+outlive their names), and a copy from a reduction on the way (a tiled reduction into a part of a concatenation, 2.15).
 
 Not guaranteed: the copy of an input on a GPU that kernels want aligned and that lies askew in some later call. Only the run can
 know; ``copy_if_misaligned`` is read as what it is otherwise, the input itself.
@@ -18,17 +27,17 @@ Names = Mapping[str, tuple[int, ...]]
 
 # By the text of what is called; "/" stands for the value whose method it is. What changes the size of a tensor is left out.
 _KERNELS = re.compile(r"(extern_kernels|torch\.ops|aten|_quantized|inductor_ops)\.(?!.*\b(set_|resize\w*_)(\.|$)).*")
-_ALLOCATIONS = re.compile(r"(tracked_)?empty_strided(_\w+)?")
+_ALLOCATIONS = re.compile(r"(tracked_)?empty_strided(?!_p2p)(_\w+)?")
 _VIEWS = re.compile(r"reinterpret_tensor|alloc_from_pool|aten\.view\.dtype|copy_if_misaligned|.*\bTensorDescriptor\.from_tensor")
 _REDUCTIONS = re.compile(r"/(view|to|sum|prod|any|amax|amin)")
 _NUMBERS = re.compile(
     r"max|min|abs|round|int|float|bool|math\.\w+|torch\._?sym_\w+|/(size|stride|item|data_ptr|__floordiv__)|c_void_p"
-    r"|get_raw_stream|get_external_object_by_index|torch\.Event|torch\.\w+\.current_stream|nvtx\._device_range_start"
-    r"|triton\.tools\.experimental_descriptor\.\w+"
+    r"|get_raw_stream|get_external_object_by_index|_get_stream_by_index|torch\.Event|torch\.\w+\.current_(stream|device)"
+    r"|nvtx\._device_range_start|triton\.tools\.experimental_descriptor\.\w+"
 )
 _EFFECTS = re.compile(
-    r"args\.clear|assert_size_stride|assert_alignment|/(copy_|zero_|record|synchronize)|torch\.\w+\.(set_device|synchronize)"
-    r"|torch\.cuda\.nvtx\.range_(push|pop)|nvtx\._device_range_end|start_graph|end_graph"
+    r"args\.clear|assert_size_stride(_grouped)?|assert_tensor_metadata|assert_alignment|/(copy_|zero_|record|synchronize)"
+    r"|torch\.\w+\.(set_device|synchronize)|torch\.cuda\.nvtx\.range_(push|pop)|nvtx\._device_range_end|start_graph|end_graph"
 )
 _GUARDS = re.compile(r"(default_)?stream\d*|(torch\.\w+\.(_DeviceGuard|device|stream)|record_function|.*\bnullcontext)\(.*\)")
 _SYMBOLS = re.compile(r"(s|u|zf|zuf|ps)\d+")

@@ -74,7 +74,8 @@ class WorkspaceMeter:
             before_bytes = torch.cuda.memory_allocated(self.device)
             run()
             return int(torch.cuda.max_memory_allocated(self.device)) - before_bytes
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        # Without acc_events the profiler of torch 2.11 warns that it keeps one cycle only.
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as watched:
             result = run()
         del result
         return max(0, *accumulate(memory_changes(watched)), 0)

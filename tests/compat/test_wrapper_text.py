@@ -31,8 +31,13 @@ torch.xpu.synchronize()
 torch.cuda.nvtx.range_push('graph 0')
 raw_stream0 = get_raw_stream(0)
 stream1 = get_external_object_by_index(3)
+stream1 = _get_stream_by_index(3)
+_device_idx = torch.cuda.current_device(); torch.cuda.set_device(_device_idx)
 default_stream = torch.cuda.current_stream()
 assert_size_stride(x, (max(1, s77), 8), (8, 1), 'input')
+assert_size_stride_grouped((x, primals_2), ((8, 4), (max(1, s77), )), ((4, 1), (1, )), 'input')
+assert_tensor_metadata(x, (8, 4), (4, 1), torch.float32, 'torch.ops.mine.op.default')
+x_orig = x; x = copy_if_misaligned(x_orig); del x_orig
 assert_alignment(x, 16, 'torch.ops.aten.mm.default')
 x_size = x.size(); s3 = x_size[0]; u7 = x[0].stride(1).__floordiv__(2); del x_size
 u1 = 1 if x.item() else 0
@@ -117,6 +122,11 @@ extern_kernels.mm(x.contiguous(), x, out=buf0)
 buf1 = extern_kernels.mm(x, torch.cat([x, buf0]))
 cpp_fused_0(x, buf0.to(torch.float64))
 with torch.cuda.use_mem_pool(pool): pass
+with torch.cuda.use_mem_pool(get_external_object_by_index(2), device=0): pass
+buf1 = empty_strided_p2p((2, ), (1, ), torch.float32, torch.device('cuda:0'), group_name='0', alloc_id=7)
+if x_selector == 0: buf1 = x
+buf0.copy_(x[0:8].view(2, 4).sum(dim=0).view([2]))
+assert_tensor_metadata(torch.clone(x), (8, 4), (4, 1), torch.float32, 'op')
 with torch.cuda.device(0) as guard: pass
 """.strip().splitlines()
 

@@ -41,6 +41,8 @@ _ALIASES = {
     "less": "lt",
     "greater_equal": "ge",
     "greater": "gt",
+    # Dynamo of torch 2.11 writes comparisons of tensors as calls of methods, later ones as Python's operators.
+    **{f"__{name}__": name for name in ("eq", "ne", "le", "lt", "ge", "gt")},
 }
 # A detach is none: what is behind it gets no gradient.
 CASTS = frozenset({"to", "type", "type_as", "float", "half", "bfloat16", "double", "bool", "long", "int", "contiguous", "clone"})
