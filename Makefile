@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/stamp
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: demo test test-interpreted test-compiled test-gpu kernels kernels-old bench-attention lint size
+.PHONY: demo test test-interpreted test-compiled test-torch test-gpu kernels kernels-old bench-attention lint size
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.train_gpt2
@@ -25,6 +25,22 @@ test-interpreted: $(STAMP)
 
 test-compiled: $(STAMP)
 	$(BIN)/python -m pytest tests/compiled
+
+# The suite with another torch, in an environment of its own: make test-torch VERSION=2.15.0
+test-torch:
+	$(if $(VERSION),,$(error expected a version of torch: make test-torch VERSION=2.15.0))
+	$(MAKE) build/torch-$(VERSION)/stamp
+	build/torch-$(VERSION)/bin/python -m pytest -rs
+	TRITON_INTERPRET=1 build/torch-$(VERSION)/bin/python -m pytest -rs tests/interpreted
+	build/torch-$(VERSION)/bin/python -m pytest -rs tests/compiled
+
+# torch brings the Triton it was built with; 2.11 wants an older setuptools than the pinned one, so pip finds one for both.
+build/torch-%/stamp: requirements.txt pyproject.toml setup.py $(wildcard csrc/*)
+	test -x build/torch-$*/bin/python || $(PYTHON) -m venv build/torch-$*
+	grep -vE '^(#|torch==|triton==|setuptools==)' requirements.txt > build/torch-$*/requirements.txt
+	build/torch-$*/bin/python -m pip install $(EXTRA_INDEX) torch==$* 'setuptools>=77' -r build/torch-$*/requirements.txt
+	build/torch-$*/bin/python -m pip install -e . --no-deps --no-build-isolation
+	touch $@
 
 # What needs a GPU; without one, each test says so.
 test-gpu: $(STAMP)
