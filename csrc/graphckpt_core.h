@@ -10,7 +10,7 @@
 #define GRAPHCKPT_API __attribute__((visibility("default")))
 
 // Raised by one with every change of this header; the loader refuses another number.
-#define GRAPHCKPT_ABI_VERSION 5
+#define GRAPHCKPT_ABI_VERSION 6
 
 #ifdef __cplusplus
 extern "C" {
@@ -159,6 +159,20 @@ typedef struct {
 //   steps: [capacity], written if a schedule was found, as far as it reaches
 GRAPHCKPT_API int32_t graphckpt_remat_prove(const graphckpt_remat_instance* instance, const graphckpt_remat_options* options,
                                             int64_t most_states, int32_t* steps, int64_t capacity, graphckpt_remat_proof* proof);
+
+typedef struct {
+  uint32_t seed;
+  double probability;              // an element is kept where its number is above it
+  int64_t blocks;                  // matrices: batches times heads
+  int64_t rows, columns;           // of one whole matrix
+  int64_t first_row, last_row;     // the part that is wanted: last ones not counted
+  int64_t first_column, last_column;
+} graphckpt_dropout_part;
+
+// Which elements of a part of (blocks, rows, columns) dropout keeps: element i of the whole has the number that Inductor's
+// generated CPU code draws for seed and i.
+//   kept: [blocks * (last_row - first_row) * (last_column - first_column)], 1 or 0
+GRAPHCKPT_API void graphckpt_dropout_kept(const graphckpt_dropout_part* part, uint8_t* kept);
 
 #ifdef __cplusplus
 }

@@ -13,12 +13,15 @@ import torch
 from torch import fx
 
 from graphckpt.compat import inductor
+from graphckpt.compat.frames import watch_frames
 from graphckpt.config import resolve
 from graphckpt.report.record import Record
-from graphckpt.session.compilation import Compilation, Compiled
+from graphckpt.session.compilation import Compilation, Compiled, compile_inference
 from graphckpt.session.journal import Journal
+from graphckpt.session.unbound import UnboundParts
 
 _JOURNAL = Journal()
+_UNBOUND = UnboundParts()
 
 
 def graphckpt(
@@ -36,14 +39,25 @@ def graphckpt(
         OptionError, BudgetError: an option or a size that cannot be read.
         BudgetInfeasible: no plan found fits, and ``on_infeasible="error"``.
         UnsupportedGraph: the graph cannot be planned, and ``on_infeasible="error"``.
+        BudgetUnbound: the graph holds a backward pass of its own, and ``on_infeasible="error"`` was given, not left to the default.
     """
     resolved = resolve(options, os.environ, inner_option_names=inductor.option_names())
     patches = {**inductor.mode_options(mode), **resolved.inner_options}
-    if resolved.options.disable or not torch.is_grad_enabled():
+    if resolved.options.disable:
         return inductor.compile_plain(module, inputs, patches)
-    return Compilation(module, inputs, resolved.options, patches, _JOURNAL).run()
+    if not torch.is_grad_enabled():
+        _UNBOUND.hear_inference_graph(module, resolved.options)
+        return compile_inference(module, inputs, resolved.options, patches)
+    compilation = Compilation(module, inputs, resolved.options, patches, _JOURNAL)
+    compiled = compilation.run()
+    if not compilation.planned and not compilation.from_cache:
+        _UNBOUND.hear_inference_graph(module, resolved.options)
+    return compiled
 
 
 def reports() -> tuple[Record, ...]:
     """The records of the training graphs compiled so far in this process, oldest first."""
     return tuple(_JOURNAL.records)
+
+
+watch_frames(graphckpt, _UNBOUND.hear_frame)

@@ -4,6 +4,9 @@ import logging
 import os
 from collections.abc import Iterator
 
+# Kernels at -O0: the same kernels and plans, compiled several times faster. Before torch is imported, which reads it once.
+os.environ.setdefault("AOT_INDUCTOR_DEBUG_COMPILE", "1")
+
 import pytest
 import torch
 from torch._functorch import config as functorch_config

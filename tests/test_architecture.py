@@ -15,12 +15,13 @@ import graphckpt
 PACKAGE = Path(graphckpt.__file__).parent
 
 # Room -> rooms it may import besides itself. A room is a package or module of graphckpt.
-GROUND = ("errors", "units", "config")
+GROUND = ("errors", "units", "config", "core")
 FLOOR_3 = (*GROUND, "ir", "compat", "trace", "cost", "solve")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "errors": (),
     "units": ("errors",),
     "config": ("errors", "units"),
+    "core": ("errors",),
     "ir": GROUND,
     "compat": (*GROUND, "ir"),
     "trace": (*GROUND, "ir", "compat"),

@@ -98,6 +98,12 @@ def stock_partition(
         )
 
 
+def default_partition(joint: fx.GraphModule, joint_inputs: Sequence[object], **asked: object) -> Partition:
+    """Inductor's own partition, as it makes it where nobody sets another one."""
+    partition = cast(Callable[..., Partition], partitioners.min_cut_rematerialization_partition)
+    return partition(joint, joint_inputs, **asked)
+
+
 def joint_outputs(joint: fx.GraphModule, num_forward_outputs: int) -> JointOutputs:
     """The result nodes of a joint graph, split into its two passes."""
     (results,) = joint.graph.find_nodes(op="output")[0].args
@@ -155,6 +161,12 @@ def extract_modules(joint: fx.GraphModule, saved: Sequence[fx.Node], num_forward
 def fake_value(node: fx.Node) -> object:
     """What the trace recorded as the node's value: fake tensors, sizes, tuples of them, or ``None``."""
     return node.meta.get("val")
+
+
+def source_name(node: fx.Node) -> str:
+    """Where Dynamo found an input of its graph, such as ``L['self']._buffers['scale']``; else the node's name."""
+    source = getattr(node, "_dynamo_source", None)
+    return node.name if source is None else str(source.name)
 
 
 def is_fake(value: object) -> bool:

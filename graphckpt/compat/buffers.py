@@ -6,7 +6,7 @@ Read in torch 2.11, 2.13, 2.14 and 2.15.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import fx
@@ -35,11 +35,22 @@ def buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
         return ((name, layout_bytes(buffer)),)
 
     def scratch_bytes(name: str) -> int:
-        node = called_node(graph.name_to_buffer.get(name))
-        return 0 if node is None else measure(node.target, *_fake_arguments(graph, node))
+        call = _call_of(graph.name_to_buffer.get(name))
+        if call is None:
+            return 0
+        peak_bytes = measure(call.target, *_fake_arguments(graph, call.node))
+        return max(0, peak_bytes - sum(size_bytes for _, size_bytes in allocated(name)))
+
+    writers: dict[str, list[str]] = {}
+    for name, buffer in graph.name_to_buffer.items():
+        for written in buffer.get_mutation_names() if isinstance(buffer, inductor_ir.ExternKernel) else ():
+            writers.setdefault(written, []).append(name)
+
+    def writer_scratch_bytes(name: str) -> int:
+        return max(map(scratch_bytes, writers.get(name, ())), default=0)
 
     symbols = {str(symbol): int(cast(Any, value)) for symbol, value in _known_symbols(graph).items()}
-    return BufferFacts(allocated, symbols, scratch_bytes)
+    return BufferFacts(allocated, symbols, scratch_bytes, writer_scratch_bytes)
 
 
 def called_node(buffer: object) -> fx.Node | None:
@@ -49,6 +60,28 @@ def called_node(buffer: object) -> fx.Node | None:
     target = getattr(buffer, "op_overload", None)
     made_from = [node for node in buffer.get_origins() if node.op == "call_function" and node.target is target]
     return made_from[0] if len(made_from) == 1 else None
+
+
+class _Call(NamedTuple):
+    """What an aten kernel runs, and the traced node that has its arguments: its own, or that of the same call out of place."""
+
+    target: object
+    node: fx.Node
+
+
+def _call_of(buffer: object) -> _Call | None:
+    """The call behind an aten kernel: ``mm`` where the kernel is ``mm.out``, ``index_put_`` where the node says ``index_put``."""
+    if not isinstance(buffer, inductor_ir.ExternKernel):
+        return None
+    target = getattr(buffer, "op_overload", None)
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    name = target._schema.name
+    traced = [node for node in buffer.get_origins() if isinstance(node.target, torch._ops.OpOverload)]
+    same = [node for node in traced if node.target._schema.name.rstrip("_") == name.rstrip("_")]
+    if len(same) != 1:
+        return None
+    return _Call(target if name.endswith("_") else same[0].target, same[0])
 
 
 def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:

@@ -28,11 +28,12 @@ __all__ = [
 
 @contextmanager
 def real_execution() -> Iterator[None]:
-    """Inside, tensors have data and no mode of a surrounding compilation sees what is called."""
+    """Inside, tensors have data, no mode of a surrounding compilation sees what is called, and autocast casts nothing."""
     with ExitStack() as stack:
         stack.enter_context(unset_fake_temporarily())
         stack.enter_context(_disable_current_modes())
         stack.enter_context(torch.no_grad())
+        stack.enter_context(torch._C._DisableAutocast())
         yield
 
 
@@ -97,8 +98,10 @@ def profiler_is_on() -> bool:
     return bool(torch._C._autograd._profiler_enabled())
 
 
-def memory_changes(profile: torch.profiler.profile) -> list[int]:
-    """The CPU allocator's changes in bytes, in the order of time, from a finished profile with ``profile_memory=True``."""
+def memory_changes(profile: torch.profiler.profile, device: torch.device | None = None) -> list[int]:
+    """The changes in bytes of the allocator of ``device`` (of the CPU, if left out), in the order of time, from a finished profile
+    with ``profile_memory=True``."""
     results = cast(Any, profile.profiler).kineto_results
-    events = [event for event in results.events() if event.name() == "[memory]"]
+    kind = torch._C._autograd.DeviceType.CUDA if device is not None and device.type == "cuda" else torch._C._autograd.DeviceType.CPU
+    events = [event for event in results.events() if event.name() == "[memory]" and event.device_type() == kind]
     return [int(event.nbytes()) for event in sorted(events, key=lambda event: event.start_ns())]

@@ -15,6 +15,7 @@ from torch._inductor import compile_fx as inductor_compile
 from torch._inductor import config as inductor_config
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
 
+from graphckpt.compat import aot
 from graphckpt.compat.takeover import Lowerings, compile_inner_taking_over
 
 PartitionFn = Callable[..., tuple[fx.GraphModule, fx.GraphModule]]
@@ -67,8 +68,21 @@ def compile_with(
 def compile_plain(
     module: fx.GraphModule, inputs: Sequence[object], patches: Mapping[str, object]
 ) -> Callable[..., object]:
-    """Compile ``module`` as stock Inductor does."""
+    """Compile ``module`` as Inductor does."""
     return cast(Callable[..., object], inductor_compile.compile_fx(module, cast(Any, inputs), config_patches=dict(patches)))
+
+
+def compile_default(
+    module: fx.GraphModule, inputs: Sequence[object], patches: Mapping[str, object]
+) -> Callable[..., object]:
+    """Compile ``module`` with Inductor's default partition, its draws in traced order: for inference, and to compare with."""
+    # The key keeps what Inductor compiled without that order from being found in its caches.
+    return compile_with(module, inputs, aot.default_partition, "default partition, draws in order", patches, Lowerings())
+
+
+def has_eager_draws(patches: Mapping[str, object]) -> bool:
+    """Whether random calls are to draw what eager draws (``fallback_random``), and not from seeds of Inductor's."""
+    return bool(patches.get("fallback_random", inductor_config.fallback_random))
 
 
 def mode_options(mode: str | None, dynamic: bool | None = None) -> dict[str, object]:

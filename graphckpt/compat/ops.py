@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,6 +10,9 @@ from torch._inductor import inductor_prims, lowering
 from torch.utils.flop_counter import flop_registry
 
 from graphckpt.compat.fake import size_hint
+
+# A fresh seed for random numbers, as Inductor puts it in the place of every random call that it generates code for.
+SEED: Callable[..., Any] = inductor_prims.seed
 
 
 def is_view(target: object) -> bool:

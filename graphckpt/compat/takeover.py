@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch._inductor.codecache import PyCodeCache
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
 
+from graphckpt.compat.draws import draws_in_order
 from graphckpt.compat.ordering import ROOM_BYTES, order_held
 from graphckpt.errors import UnsupportedGraph
 
@@ -151,8 +152,11 @@ def compile_inner_taking_over(lowerings: Lowerings) -> Function:
     return compile_inner
 
 
-def _ordered(hold_order: bool) -> AbstractContextManager[None]:
-    return order_held() if hold_order else nullcontext()
+@contextmanager
+def _ordered(hold_order: bool) -> Iterator[None]:
+    """Draws keep their order in every graph, all kernels theirs if ``hold_order``."""
+    with draws_in_order(), order_held() if hold_order else nullcontext():
+        yield
 
 
 def _schedule_unchanged(kept: KeptLowering) -> bool:

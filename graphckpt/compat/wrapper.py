@@ -32,11 +32,13 @@ _ITEM_BYTES = {
 class BufferFacts:
     """What the text does not say. ``allocated(name)``: (buffer, bytes) of each tensor that the aten call bound to ``name`` gives:
     itself, or the elements of its tuple; none where the graph has no such name. ``symbols``: values of size symbols.
-    ``scratch_bytes(name)``: workspace of that call."""
+    ``scratch_bytes(name)``: what that call holds beside its results while it runs; ``writer_scratch_bytes(name)``: what a call
+    that writes to the buffer ``name`` holds."""
 
     allocated: Callable[[str], tuple[tuple[str, int], ...]]
     symbols: Mapping[str, int]
     scratch_bytes: Callable[[str], int]
+    writer_scratch_bytes: Callable[[str], int] = lambda name: 0
 
 
 @dataclass(slots=True)
@@ -96,8 +98,7 @@ class _Reader:
             if self.owners[block] == 0:
                 self.events.append(Event(block, 0, 0, name))
 
-    def scratch(self, name: str) -> None:
-        scratch_bytes = self.facts.scratch_bytes(name)
+    def scratch(self, name: str, scratch_bytes: int) -> None:
         if scratch_bytes:
             self.events.append(Event(-1, 0, scratch_bytes, name))
 
@@ -169,8 +170,8 @@ def _assign(name: str, value: ast.expr, reader: _Reader) -> bool:
         reader.fresh(name, _strided_bytes(allocation, reader.symbols))
     elif not base and isinstance(value, ast.Call) and wrapper_text.is_kernel(value, reader.names):
         tensors = reader.facts.allocated(name)
-        reader.scratch(name)
         reader.call_result(name, tensors)
+        reader.scratch(name, reader.facts.scratch_bytes(name))
         return bool(tensors) and wrapper_text.arguments_known(value, reader.names)
     elif base or wrapper_text.is_plain(value, reader.names):
         reader.bind(name, ())
@@ -184,9 +185,11 @@ def _assign(name: str, value: ast.expr, reader: _Reader) -> bool:
 
 def _effect(call: ast.Call, reader: _Reader) -> bool:
     """A call for its effect: it allocates nothing that lasts, but may need a workspace; false: it is not known to."""
-    for keyword in call.keywords:
-        if keyword.arg == "out":
-            reader.scratch(wrapper_text.viewed(keyword.value))
+    into = next((wrapper_text.viewed(keyword.value) for keyword in call.keywords if keyword.arg == "out"), "")
+    if into:
+        reader.scratch(into, reader.facts.scratch_bytes(into))
+    elif call.args and (written := wrapper_text.viewed(call.args[0])):
+        reader.scratch(written, reader.facts.writer_scratch_bytes(written))
     known = wrapper_text.is_effect(call, reader.names, reader.kernels)
     return known and wrapper_text.arguments_known(call, reader.names)
 

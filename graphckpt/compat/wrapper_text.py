@@ -36,7 +36,7 @@ _NUMBERS = re.compile(
     r"|nvtx\._device_range_start|triton\.tools\.experimental_descriptor\.\w+"
 )
 _EFFECTS = re.compile(
-    r"args\.clear|assert_size_stride(_grouped)?|assert_tensor_metadata|assert_alignment|/(copy_|zero_|record|synchronize)"
+    r"args\.clear|print|assert_size_stride(_grouped)?|assert_tensor_metadata|assert_alignment|/(copy_|zero_|record|synchronize)"
     r"|torch\.\w+\.(set_device|synchronize)|torch\.cuda\.nvtx\.range_(push|pop)|nvtx\._device_range_end|start_graph|end_graph"
 )
 _GUARDS = re.compile(r"(default_)?stream\d*|(torch\.\w+\.(_DeviceGuard|device|stream)|record_function|.*\bnullcontext)\(.*\)")

@@ -44,8 +44,8 @@ def check_graph(graph: Graph) -> None:
 
 
 def check_plan(graph: Graph, plan: Plan) -> None:
-    """Every value is there when it is read, pinned operations run at most once, those with
-    effects in order among their like, all outputs are computed.
+    """Every value is there when it is read, pinned operations run at most once, all outputs are computed. What has an effect runs
+    exactly once, in its pass, and in order among its like.
 
     The graph itself is taken to be legal.
     """
@@ -68,6 +68,10 @@ def check_plan(graph: Graph, plan: Plan) -> None:
     for index in graph.backward_outputs:
         if not there[index]:
             _refuse(graph, index, f"leaves the backward pass, but plan {plan.name!r} never computes it")
+    ran = {Phase.FORWARD: frozenset(plan.forward), Phase.BACKWARD: frozenset(plan.backward)}
+    for index, op in enumerate(graph.ops):
+        if op.has_effect and op.kind is OpKind.COMPUTE and index not in ran[op.phase]:
+            _refuse(graph, index, f"is pinned ({op.pinned}), but plan {plan.name!r} does not run it in the {op.phase.value} pass")
     for index in plan.hold:
         _check_listed(graph, plan, index)
         if not there[index] or graph.ops[index].kind is not OpKind.COMPUTE:

@@ -32,6 +32,18 @@ class Phase(Enum):
     BACKWARD = "backward"
 
 
+# Reasons of `Op.pinned` for which an operation must run even if nobody reads its value; of the others (random numbers, ties) only
+# the value counts.
+_EFFECTS = (
+    "mutates its argument",
+    "collective",
+    "higher-order operator",
+    "effects unknown",
+    "runs only in forward",
+    "runs only in backward",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """A block of device memory. ``external`` storages exist before the step and are never charged to it. What is ``shared`` may
@@ -74,6 +86,11 @@ class Op:
     tag: str
     origin: Origin
     workspace_bytes: int = 0
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether the operation must run exactly once, whoever reads its value."""
+        return self.pinned in _EFFECTS
 
 
 @dataclass(frozen=True, slots=True)

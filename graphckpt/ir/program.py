@@ -25,7 +25,7 @@ _LOSS_BYTES = 16
 @dataclass(frozen=True, slots=True)
 class Event:
     """One change of live memory: ``block`` is allocated (``size_bytes`` > 0), or dropped (0); ``scratch_bytes`` is a peak inside a
-    kernel that is gone when it returns (a workspace)."""
+    kernel, beside its results, that is gone when it returns (a workspace)."""
 
     block: int
     size_bytes: int

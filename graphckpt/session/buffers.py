@@ -58,8 +58,7 @@ def with_workspaces(graph: Graph, step: DryStep) -> Graph:
     for event in (*step.forward.program.events, *step.backward.program.events):
         index = number.get(event.name, number.get(traced_name(event.name)))
         if index is not None and event.scratch_bytes:
-            beside_bytes = event.scratch_bytes - graph.own_bytes(index)
-            ops[index] = replace(ops[index], workspace_bytes=max(ops[index].workspace_bytes, beside_bytes))
+            ops[index] = replace(ops[index], workspace_bytes=max(ops[index].workspace_bytes, event.scratch_bytes))
     return replace(graph, ops=tuple(ops))
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import fx
 
 from graphckpt.compat import caches, eager, inductor
-from graphckpt.compat.aot import Partition, copy_module, has_checkpoint_tags
+from graphckpt.compat.aot import Partition, copy_module, default_partition, has_checkpoint_tags
+from graphckpt.compat.isolation import isolated
 from graphckpt.compat.takeover import Lowerings
 from graphckpt.config import Options
 from graphckpt.cost.roofline import spec_for
@@ -29,6 +30,7 @@ from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for, warn_abov
 from graphckpt.session.attention import fuse_attentions
 from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_graph, dump_planned
+from graphckpt.session.inputs import Watched, input_names
 from graphckpt.session.journal import Journal
 from graphckpt.session.ledger import Ledger, take_ledger
 from graphckpt.session.looks import Lowerer
@@ -38,6 +40,22 @@ from graphckpt.units import format_bytes
 
 Compiled = Callable[..., object]
 _logger = logging.getLogger("graphckpt")
+
+
+def compile_inference(
+    module: fx.GraphModule, inputs: Sequence[object], options: Options, patches: Mapping[str, object]
+) -> Compiled:
+    """Compile a graph without gradients: nothing is planned; what draws random numbers draws what it would with gradients."""
+    with isolated():
+        fuse_attentions(module, inputs, options, eager_draws=has_eager_draws(options, patches))
+    if options.inner == "eager":
+        return eager.compile_eager(module, inputs, default_partition)
+    return inductor.compile_default(module, inputs, patches)
+
+
+def has_eager_draws(options: Options, patches: Mapping[str, object]) -> bool:
+    """Whether Inductor was told to draw eager's random numbers; run node by node, every call draws its own anyway."""
+    return options.inner == "inductor" and inductor.has_eager_draws(patches)
 
 
 @dataclass(slots=True)
@@ -50,6 +68,7 @@ class Compilation:
     patches: Mapping[str, object]
     journal: Journal
     planned: bool = False
+    from_cache: bool = False
     key: str = ""
     ledger: Ledger | None = None
     record: Record | None = None
@@ -60,13 +79,17 @@ class Compilation:
         """Compile, and note the record of a plan that came out of torch's compile cache."""
         self.ledger = take_ledger(self._device())
         # Before the key is taken: it holds the code of the graph.
-        self.attention_notes = fuse_attentions(self.module, self.inputs, self.options)
+        with isolated():
+            self.attention_notes = fuse_attentions(
+                self.module, self.inputs, self.options, eager_draws=has_eager_draws(self.options, self.patches)
+            )
         self.key = self._key()
         try:
+            names = input_names(self.module)
             if not self.options.verify:
-                return self._compile()
-            reference = inductor.compile_plain(copy_module(self.module), self.inputs, self.patches)
-            return Verified(self._compile(), reference, lambda: self.record)
+                return Watched(self._compile(), names, by_content=False)
+            reference = inductor.compile_default(copy_module(self.module), self.inputs, self.patches)
+            return Watched(Verified(self._compile(), reference, lambda: self.record), names, by_content=True)
         finally:
             # The compiled graph refers to this object for as long as it lives, and the first batch is not to live with it.
             self.inputs = ()
@@ -80,6 +103,7 @@ class Compilation:
             for record in ReportStore(directory).load(self.key):
                 again = replace(record, graph_id=self.journal.number(), notes=(*record.notes, "from the compile cache"))
                 self.journal.add(again)
+                self.from_cache = True
                 if record.predicted_peak_bytes > record.budget.allowance_bytes:
                     _logger.warning("graphckpt: a plan from the compile cache is over the budget: %s", summary_line(again))
         return compiled
@@ -97,7 +121,8 @@ class Compilation:
         self.planned, self.record = True, None
         given = JointGraph(joint, joint_inputs, num_fwd_outputs, static_lifetime_input_indices)
         try:
-            planned, record = self._plan(given)
+            with isolated():
+                planned, record = self._plan(given)
         except Exception as error:
             if not self._may_go_unplanned(error):
                 raise
@@ -119,7 +144,7 @@ class Compilation:
     def _plan(self, given: JointGraph) -> tuple[Planned, Record]:
         """The plan and its record; nobody has heard of them yet, so that a failure leaves nothing to take back."""
         device = self._device()
-        meter = WorkspaceMeter(device)
+        meter = WorkspaceMeter(device, self._measuring_bytes())
         static = given.static_inputs if given.static_inputs is not None else range(self._num_static(given))
         spec = spec_for(device.type)
         graph_id = self.journal.number()
@@ -174,6 +199,12 @@ class Compilation:
         if self.options.policy is not None and self.options.budget is None and self.options.activation_budget is None:
             return Budget("none", "default", "", 0, self._ledger.live_bytes, 0, NO_LIMIT_BYTES)
         return allowance_for(self.options, self._ledger, unbudgeted_peak_bytes)
+
+    def _measuring_bytes(self) -> int:
+        """What measuring a kernel may take: what the budget leaves, where that is known before the graph's own peak is."""
+        size = self.options.budget or self.options.activation_budget
+        is_share = self.options.budget is None and size is not None and size.kind == "percent"
+        return NO_LIMIT_BYTES if is_share else self._budget(0).allowance_bytes
 
     @property
     def _ledger(self) -> Ledger:

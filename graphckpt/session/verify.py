@@ -19,6 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from graphckpt.compat.fake import memory_changes, profiler_is_on
+from graphckpt.compat.isolation import isolated
 from graphckpt.errors import VerifyError
 from graphckpt.report.record import Record
 from graphckpt.units import format_bytes
@@ -57,6 +58,10 @@ class Verified:
         return self.planned(*args)
 
     def _verify(self, reference: Compiled, args: Sequence[object]) -> None:
+        with isolated():
+            self._compare(reference, args)
+
+    def _compare(self, reference: Compiled, args: Sequence[object]) -> None:
         state = _RandomState.taken(args)
         wanted, _ = _gradients(reference, args)
         state.put_back()

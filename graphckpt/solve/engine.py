@@ -12,12 +12,12 @@ import weakref
 from array import array
 from collections.abc import Iterable, Sequence
 
+from graphckpt.core import GraphArrays, Peak, Status, address_of, load_library
 from graphckpt.errors import PlanError
 from graphckpt.ir.graph import Graph, OpKind
 from graphckpt.ir.peak import Timeline
 from graphckpt.ir.plan import Plan
 from graphckpt.solve.backward import Question, runs_once_error
-from graphckpt.solve.library import GraphArrays, Peak, Status, address_of, load_library
 
 _KINDS = {OpKind.INPUT: 0, OpKind.TANGENT: 1, OpKind.COMPUTE: 2, OpKind.ALIAS: 3}
 

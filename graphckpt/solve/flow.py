@@ -11,8 +11,8 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from graphckpt.core import Status, address_of, load_library
 from graphckpt.errors import PlanError
-from graphckpt.solve.library import Status, address_of, load_library
 
 # An edge of this capacity may not be cut. Far below 2^63, for the core adds a few of them.
 UNCUTTABLE = 1 << 60

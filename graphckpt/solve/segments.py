@@ -37,7 +37,7 @@ def forward_order(graph: Graph) -> tuple[int, ...]:
     for out in graph.forward_outputs:
         needed[out] = True
     for index, op in enumerate(graph.ops):
-        if op.pinned in ("mutates its argument", "collective", "runs only in forward") and op.phase is Phase.FORWARD:
+        if op.has_effect and op.phase is Phase.FORWARD:
             needed[index] = True
     for index in range(len(graph.ops) - 1, -1, -1):
         if needed[index]:

@@ -91,7 +91,7 @@ return (reinterpret_tensor(buf0, (2, 2), (1, 2), 0), buf0, )
 
 
 def test_results_of_an_aten_call_are_as_large_as_the_graph_says() -> None:
-    """buf0 = (buf1, buf2), 48 bytes in all, at 100 inside the call; they go with the last of the names."""
+    """buf0 = (buf1, buf2), 48 bytes in all, and 100 more inside the call; they go with the last of the names."""
     program = _read(
         """
 x, = args
@@ -108,10 +108,10 @@ return (buf3, )
         scratch={"buf0": 100, "buf3": 200},
     )
     assert program.events == (
-        Event(-1, 0, 100, "buf0"),
         _take(1, 48, "buf0"),
-        Event(-1, 0, 200, "buf3"),
+        Event(-1, 0, 100, "buf0"),
         _take(2, 64, "buf3"),
+        Event(-1, 0, 200, "buf3"),
         _drop(1, "buf2"),
     )
 

@@ -23,37 +23,37 @@ def graph_of(way: variants.Way, *, trains: bool = True) -> Captured:
 
 
 def test_what_is_fused_is_said() -> None:
-    assert fuse_attentions(*graph_of(variants.scaled_after), Options(attention="auto")) == ("1 of 1 attentions are fused",)
+    assert fuse_attentions(*graph_of(variants.scaled_after), Options(attention="auto"), eager_draws=False) == ("1 of 1 attentions are fused",)
 
 
 def test_what_is_kept_is_said_with_the_reason() -> None:
-    notes = fuse_attentions(*graph_of(variants.weights_returned), Options(attention="auto"))
+    notes = fuse_attentions(*graph_of(variants.weights_returned), Options(attention="auto"), eager_draws=False)
     assert notes[0] == "0 of 1 attentions are fused"
     assert "is kept: the weights are used elsewhere too" in notes[1]
 
 
 def test_fused_means_all() -> None:
     with pytest.raises(AttentionError, match=r'attention="fused".*used elsewhere'):
-        fuse_attentions(*graph_of(variants.weights_returned), Options(attention="fused"))
-    assert fuse_attentions(*graph_of(variants.einsum), Options(attention="fused"))
+        fuse_attentions(*graph_of(variants.weights_returned), Options(attention="fused"), eager_draws=False)
+    assert fuse_attentions(*graph_of(variants.einsum), Options(attention="fused"), eager_draws=False)
 
 
 @pytest.mark.parametrize(("trains", "attention"), [(False, "auto"), (True, "keep")])
 def test_inference_and_keep_leave_the_graph_as_it_is(trains: bool, attention: str) -> None:
     module, inputs = graph_of(variants.scaled_after, trains=trains)
     before = module.code
-    assert fuse_attentions(module, inputs, Options(attention=attention)) == ()  # type: ignore[arg-type]
+    assert fuse_attentions(module, inputs, Options(attention=attention), eager_draws=False) == ()  # type: ignore[arg-type]
     assert module.code == before
 
 
 def test_where_the_operator_was_never_run_only_who_asks_gets_it() -> None:
     module, inputs = graph_of(variants.scaled_after)
     elsewhere = [tensor.detach().to("meta").requires_grad_() for tensor in inputs]
-    (note,) = fuse_attentions(module, elsewhere, Options())
+    (note,) = fuse_attentions(module, elsewhere, Options(), eager_draws=False)
     assert note.startswith("attention is kept") and "never run on meta" in note
-    assert fuse_attentions(fx.symbolic_trace(lambda x: x.tanh()), elsewhere, Options()) == ()
+    assert fuse_attentions(fx.symbolic_trace(lambda x: x.tanh()), elsewhere, Options(), eager_draws=False) == ()
     asked = Options(attention="auto", source_of=(("attention", "environment"),))
-    assert fuse_attentions(module, elsewhere, asked) == ("1 of 1 attentions are fused",)
+    assert fuse_attentions(module, elsewhere, asked, eager_draws=False) == ("1 of 1 attentions are fused",)
 
 
 def in_a_region(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def in_a_region(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def test_attention_in_a_region_is_fused_where_regions_are_planned_anew() -> None:
-    notes = fuse_attentions(*graph_of(in_a_region), Options(attention="auto", activation_budget="1GB"))
+    notes = fuse_attentions(*graph_of(in_a_region), Options(attention="auto", activation_budget="1GB"), eager_draws=False)
     assert notes == ("regions of torch.utils.checkpoint are planned anew", "1 of 1 attentions are fused")
 
 
@@ -70,7 +70,7 @@ def test_attention_in_a_region_is_fused_where_regions_are_planned_anew() -> None
 def test_attention_in_a_region_that_is_honoured_is_kept(options: Options) -> None:
     module, inputs = graph_of(in_a_region)
     before = module.code
-    notes = fuse_attentions(module, inputs, options)
+    notes = fuse_attentions(module, inputs, options, eager_draws=False)
     assert notes[0] == "0 of 1 attentions are fused"
     assert "a region of torch.utils.checkpoint that is honoured" in notes[1]
     assert module.code == before

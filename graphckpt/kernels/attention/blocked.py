@@ -9,31 +9,51 @@ Not fast on a GPU: one product a tile, and each step of the softmax a pass of it
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from graphckpt.kernels.attention.dropout import kept
-from graphckpt.kernels.attention.masks import Tile, tile_of, tiles
+from graphckpt.kernels.attention.masks import Tile, tiles
 from graphckpt.kernels.attention.meaning import STOPS, Attention, Gradients, empty_heads_last
 
 
 class _Operand(NamedTuple):
-    """k or v as it is multiplied, and what of it is no number: (B, Hk, K, D), None where all is."""
+    """k or v in the type that is multiplied in, (B, Hk, K, D), and whether all of it is finite.
 
-    numbers: Tensor
-    strange: Tensor | None
+    What is not finite is masked one batch and head at a time: it may take hardly more memory than numbers do.
+    """
+
+    values: Tensor
+    is_finite: bool
 
     def part(self, keys: slice) -> _Operand:
-        return _Operand(self.numbers[:, :, keys], None if self.strange is None else self.strange[:, :, keys])
+        return _Operand(self.values[:, :, keys], self.is_finite)
 
     def weighed(self, weights: Tensor) -> Tensor:
         """``weights`` (B, Hk, rows, K) times it. A weight of zero leaves out what is no number, any other makes it show."""
-        result = weights @ self.numbers
-        if self.strange is None:
-            return result
-        return result.masked_fill_((weights != 0).to(result.dtype) @ self.strange > 0, torch.nan)
+        if self.is_finite:
+            return weights @ self.values
+        result = weights.new_empty((*weights.shape[:-1], self.values.shape[-1]))
+        for place in product(*map(range, weights.shape[:2])):
+            strange = ~self.values[place].isfinite()
+            torch.matmul(weights[place], self.values[place].masked_fill(strange, 0), out=result[place])
+            shows = (weights[place] != 0).to(result.dtype) @ strange.to(result.dtype)
+            result[place].masked_fill_(shows > 0, torch.nan)
+        return result
+
+    def against(self, rows: Tensor) -> Tensor:
+        """``rows`` (B, Hk, rows, D) times each key, (B, Hk, rows, K); no number where the key is none."""
+        if self.is_finite:
+            return rows @ self.values.transpose(-1, -2)
+        result = rows.new_empty((*rows.shape[:-1], self.values.shape[-2]))
+        for place in product(*map(range, rows.shape[:2])):
+            strange = ~self.values[place].isfinite()
+            torch.matmul(rows[place], self.values[place].masked_fill(strange, 0).t(), out=result[place])
+            result[place].masked_fill_(strange.any(-1), torch.nan)
+        return result
 
 
 class _Scores(NamedTuple):
@@ -49,21 +69,26 @@ def forward(call: Attention) -> tuple[Tensor, Tensor]:
     out = empty_heads_last(call.q, (sizes.batch, sizes.heads, sizes.rows, sizes.value_width))
     lse = call.q.new_empty(sizes.batch, sizes.heads, sizes.rows, dtype=call.accumulates_in)
     k, v = call.k.to(call.accumulates_in), _operand(call, call.v)
-    for rows in tiles(call):
-        tile = tile_of(call, rows)
-        scores = _scores(call, k, tile).z
-        largest = _largest(call, scores)
-        weights = scores.sub_(largest).exp_()
-        total = weights.sum(-1, keepdim=True)
-        if call.sinks is not None:
-            total += (_sinks(call) - largest).exp_()
-        lse[:, :, rows] = (largest + total.log()).squeeze(-1)
-        weights.div_(total.masked_fill_(total == 0, 1))
-        keep = kept(call, tile)
-        if keep is not None:
-            weights.mul_(keep).div_(1.0 - call.dropout)
-        out[:, :, rows] = _heads(call, v.part(tile.keys).weighed(_groups(call, weights)))
+    for tile in tiles(call):
+        _forward_tile(call, (k, v), tile, out, lse)
     return out, lse
+
+
+def _forward_tile(call: Attention, kv: tuple[Tensor, _Operand], tile: Tile, out: Tensor, lse: Tensor) -> None:
+    """Write the rows of one tile."""
+    k, v = kv
+    scores = _scores(call, k, tile).z
+    largest = _largest(call, scores)
+    weights = scores.sub_(largest).exp_()
+    total = weights.sum(-1, keepdim=True)
+    if call.sinks is not None:
+        total += (_sinks(call) - largest).exp_()
+    lse[:, :, tile.rows] = (largest + total.log()).squeeze(-1)
+    weights.div_(total.masked_fill_(total == 0, 1))
+    keep = kept(call, tile)
+    if keep is not None:
+        weights.mul_(keep).div_(1.0 - call.dropout)
+    out[:, :, tile.rows] = _heads(call, v.part(tile.keys).weighed(_groups(call, weights)))
 
 
 def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None, of_bias: bool = True) -> Gradients:
@@ -78,9 +103,10 @@ def backward(call: Attention, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | 
         None if call.sinks is None else torch.zeros(call.sinks.shape, dtype=torch.float64, device=call.q.device),
     )
     k, v = _operand(call, call.k), _operand(call, call.v)
-    for rows in tiles(call):
+    for tile in tiles(call):
+        rows = tile.rows
         grads = grad_out[:, :, rows].to(dtype), None if grad_lse is None else grad_lse[:, :, rows, None]
-        _backward_tile(call, (k, v), tile_of(call, rows), lse[:, :, rows, None], grads, total)
+        _backward_tile(call, (k, v), tile, lse[:, :, rows, None], grads, total)
     k_grad, v_grad = total.k.to(call.k.dtype), total.v.to(call.v.dtype)
     bias = total.bias.to(call.bias.dtype) if total.bias is not None and call.bias is not None else None
     sinks = total.sinks.to(call.sinks.dtype) if total.sinks is not None and call.sinks is not None else None
@@ -98,7 +124,7 @@ def _backward_tile(
     """Add what one tile gives to ``total``, and write its rows of q's gradient there. ``grads``: of out and of lse."""
     grad_out, grad_lse = grads
     k, v = (operand.part(tile.keys) for operand in kv)
-    scores = _scores(call, kv[0].numbers if kv[0].strange is None else call.k.to(call.accumulates_in), tile)
+    scores = _scores(call, kv[0].values, tile)
     known = lse.masked_fill(lse == -torch.inf, torch.inf)
     weights = scores.z.sub_(known).exp_()
     sink = None if call.sinks is None else (_sinks(call).double() - known).exp_()
@@ -108,24 +134,21 @@ def _backward_tile(
         total_weight += sink
     weights.div_(total_weight.masked_fill_(total_weight == 0, 1))
     keep = kept(call, tile)
-    grad = _heads(call, _groups(call, grad_out) @ v.numbers.transpose(-1, -2))
-    if v.strange is not None:
-        # What is no number shows wherever it has a weight.
-        strange = _heads(call, v.strange.any(-1)[:, :, None, :].expand(-1, -1, call.sizes.group * lse.shape[2], -1))
-        grad.masked_fill_(strange, torch.nan)
+    # What is no number shows wherever it has a weight.
+    grad = _heads(call, v.against(_groups(call, grad_out)))
     if keep is not None:
         grad.mul_(keep).div_(1.0 - call.dropout)
     # Of every score the softmax takes off the mean gradient of its row, and the row's own lse gives it some. The mean from the
     # weights, not from out: what is rounded there does not cancel against them.
     grad.mul_(weights)
-    if k.strange is not None or v.strange is not None:
-        grad.masked_fill_(weights == 0, 0)
+    if not (k.is_finite and v.is_finite):
+        _clear_without_weight(grad, weights)
     mean = grad.sum(-1, keepdim=True, dtype=torch.float64)
     if grad_lse is not None:
         mean -= grad_lse
     grad.addcmul_(weights, mean.to(grad.dtype), value=-1)
-    if k.strange is not None or v.strange is not None:
-        grad.masked_fill_(weights == 0, 0)
+    if not (k.is_finite and v.is_finite):
+        _clear_without_weight(grad, weights)
     if tile.empty is not None and call.spreads_evenly and call.uniform == STOPS:
         grad.masked_fill_(tile.empty, 0)
     if keep is not None:
@@ -175,11 +198,14 @@ def _sinks(call: Attention) -> Tensor:
 
 
 def _operand(call: Attention, tensor: Tensor) -> _Operand:
-    numbers = tensor.to(call.accumulates_in)
-    finite = numbers.isfinite()
-    if finite.all():
-        return _Operand(numbers, None)
-    return _Operand(numbers.masked_fill(~finite, 0), (~finite).to(numbers.dtype))
+    values = tensor.to(call.accumulates_in)
+    return _Operand(values, bool(values.isfinite().all()))
+
+
+def _clear_without_weight(grad: Tensor, weights: Tensor) -> None:
+    """Put zeros where a weight is zero, one batch at a time."""
+    for part, weight in zip(grad, weights, strict=True):
+        part.masked_fill_(weight == 0, 0)
 
 
 def _groups(call: Attention, tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,25 +26,47 @@ class Tile(NamedTuple):
     empty: Tensor | None
 
 
-def tiles(call: Attention) -> list[slice]:
-    """The rows of a call, `ROWS` at a time."""
-    return [slice(start, min(start + ROWS, call.sizes.rows)) for start in range(0, call.sizes.rows, ROWS)]
+def tiles(call: Attention) -> Iterator[Tile]:
+    """Tiles that cover all rows once, in ascending order, `ROWS` rows at most.
+
+    Where a row that may attend to nothing attends to all keys, and the band is narrower, a tile has so many fewer rows: what a tile
+    takes depends on the band, and not on the data of masks.
+    """
+    for start in range(0, call.sizes.rows, ROWS):
+        tile = _in_its_band(call, slice(start, min(start + ROWS, call.sizes.rows)))
+        if not _is_widened(call, tile):
+            yield tile
+            continue
+        rows, width = tile.rows, tile.keys.stop - tile.keys.start
+        count = max(1, ROWS * width // call.sizes.keys)
+        del tile
+        for part in range(rows.start, rows.stop, count):
+            yield tile_of(call, slice(part, min(part + count, rows.stop)))
 
 
 def tile_of(call: Attention, rows: slice) -> Tile:
     """The keys that these rows may attend to, all of them if a row that may attend to nothing attends to everything."""
+    tile = _in_its_band(call, rows)
+    if not _is_widened(call, tile):
+        return tile
+    keys = slice(0, call.sizes.keys)
+    return Tile(rows, keys, allowed_in(call, rows, keys), tile.empty)
+
+
+def _in_its_band(call: Attention, rows: slice) -> Tile:
+    """A tile with the keys that the band lets its rows see."""
     start, stop = call.band.keys_of(rows.start, rows.stop - 1, call.sizes.keys)
     keys = slice(start, stop)
     allowed = allowed_in(call, rows, keys)
     if allowed is None:
         return Tile(rows, keys, None, None)
     empty = ~allowed.any(-1, keepdim=True)
-    if not empty.any():
-        return Tile(rows, keys, allowed, None)
-    if call.spreads_evenly:
-        keys = slice(0, call.sizes.keys)
-        allowed = allowed_in(call, rows, keys)
-    return Tile(rows, keys, allowed, empty)
+    return Tile(rows, keys, allowed, empty if empty.any() else None)
+
+
+def _is_widened(call: Attention, tile: Tile) -> bool:
+    """Whether a row of a tile attends to keys outside of its band, for it may attend to none inside."""
+    return tile.empty is not None and call.spreads_evenly and tile.keys != slice(0, call.sizes.keys)
 
 
 def allowed_in(call: Attention, rows: slice, keys: slice) -> Tensor | None:
@@ -72,11 +95,8 @@ def _covers(band: Band, rows: slice, keys: slice) -> bool:
 
 
 def _in_band(band: Band, rows: slice, keys: slice, device: torch.device) -> Tensor:
-    ahead = torch.arange(keys.start, keys.stop, device=device) - band.offset
-    ahead = ahead[None, :] - torch.arange(rows.start, rows.stop, device=device)[:, None]
-    inside = torch.ones_like(ahead, dtype=torch.bool)
-    if band.left != OPEN:
-        inside &= ahead >= -band.left
-    if band.right != OPEN:
-        inside &= ahead <= band.right
-    return inside
+    """Bool (rows, keys), without a tensor of numbers of that size on the way."""
+    row = torch.arange(rows.start, rows.stop, device=device)[:, None] + band.offset
+    key = torch.arange(keys.start, keys.stop, device=device)[None, :]
+    after_left = key >= (row - band.left if band.left != OPEN else torch.full_like(row, keys.start))
+    return after_left if band.right == OPEN else after_left.logical_and_(key <= row + band.right)

@@ -76,6 +76,7 @@ class Match:
     """One attention: scores of ``sizes`` (B, H, Q, K) in the type ``scores_in``, of operands in ``operands_in``.
 
     ``first`` reads q and k, ``last`` gives the result. ``is_causal``: a query sees keys up to its own place, both counted from 0.
+    ``dropped_at``: the call that drops weights, with a probability of ``dropout`` in the type of the weights.
     """
 
     q: Operand
@@ -93,6 +94,18 @@ class Match:
     sinks: fx.Node | None = None
     dropout: float = 0.0
     is_causal: bool = False
+    dropped_at: fx.Node | None = None
+
+
+def probability_in(dtype: torch.dtype, probability: float) -> float:
+    """A probability of dropout as it is compared with drawn numbers: in the type of what is dropped.
+
+    Raises:
+        NoMatch: everything is dropped; torch draws nothing then.
+    """
+    if probability >= 1:
+        raise NoMatch("all of its weights are dropped")
+    return float(torch.tensor(probability, dtype=dtype))
 
 
 def is_attention(node: fx.Node) -> bool:
@@ -126,7 +139,7 @@ def match(softmax: fx.Node) -> Match:
     _walk_up(argument(softmax, 0), softmax, found)
     product = found.product
     assert product is not None
-    dropout, v, last = _walk_down(softmax, found)
+    dropped, v, last = _walk_down(softmax, found)
     _check_grad_mode(found, v, last)
     scores_in = value(product.node).dtype  # type: ignore[union-attr]
     return Match(
@@ -143,7 +156,8 @@ def match(softmax: fx.Node) -> Match:
         tuple(found.terms),
         tuple(found.conditions),
         found.sinks,
-        dropout,
+        dropped.probability,
+        dropped_at=dropped.node,
     )
 
 
@@ -345,9 +359,16 @@ def _is_touched(found: Scores) -> bool:
     return bool(found.terms or found.conditions or found.softcap or found.scale != 1.0)
 
 
-def _walk_down(softmax: fx.Node, found: Scores) -> tuple[float, Operand, fx.Node]:
-    """The probability of dropout, v and the product with it."""
-    node, dropout, has_sink = softmax, 0.0, found.sinks is not None
+class _Dropped(NamedTuple):
+    """The dropout of the weights: its probability, 0 without one, and its call."""
+
+    probability: float = 0.0
+    node: fx.Node | None = None
+
+
+def _walk_down(softmax: fx.Node, found: Scores) -> tuple[_Dropped, Operand, fx.Node]:
+    """The dropout of the weights, v and the product with it."""
+    node, dropped, has_sink = softmax, _Dropped(), found.sinks is not None
     while True:
         found.chain.append(node)
         if len(node.users) != 1:
@@ -355,10 +376,11 @@ def _walk_down(softmax: fx.Node, found: Scores) -> tuple[float, Operand, fx.Node
         (user,) = node.users
         name = name_of(user)
         if name in PRODUCTS and not has_sink:
-            return dropout, _values(user, node), user
-        if name == "dropout" and not dropout:
+            return dropped, _values(user, node), user
+        if name == "dropout" and not dropped.probability:
             is_on = argument(user, 2, "training", True)
-            dropout = float(argument(user, 1, "p", 0.5)) if is_on else 0.0
+            probability = float(argument(user, 1, "p", 0.5)) if is_on else 0.0
+            dropped = _Dropped(probability_in(value(node).dtype, probability), user)  # type: ignore[union-attr]
         elif name == "getitem" and has_sink:
             *others, last = full_index(argument(user, 1), len(shape(node)))
             keeps = all(is_whole_slice(entry, size) for entry, size in zip(others, shape(node), strict=False))

@@ -1,9 +1,9 @@
 """Puts ``graphckpt::attention`` in the place of every attention of a graph, before autograd sees it.
 
 What enters: a Dynamo graph of a training step. What leaves: how many were replaced, and why the others were not. The graph is
-changed in place; what nobody reads any more is gone. Dropout is drawn from a seed of its own: the distribution is kept, the bits
-are not. Sizes may be symbols. Not guaranteed: attentions with sizes that depend on data, or are sums and the like of symbols; they
-are left alone, with that reason.
+changed in place; what nobody reads any more is gone. Where weights were dropped stands a seed as Inductor makes it for dropout, so
+that what is drawn from it, and from the seeds of the other random calls, is what would have been drawn. Sizes may be symbols. Not
+guaranteed: attentions with sizes that depend on data, or are sums and the like of symbols; they are left alone, with that reason.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import fx
 
+from graphckpt.compat.ops import SEED
 from graphckpt.kernels.attention import ops
 from graphckpt.kernels.attention.api import fastest
 from graphckpt.kernels.attention.meaning import Attention
@@ -36,8 +38,6 @@ from graphckpt.rewrite.attention.products import Operand
 from graphckpt.rewrite.attention.sdpa import is_sdpa, read_sdpa, takes_math_path
 from graphckpt.rewrite.attention.writer import GraphWriter, fake
 
-# Seeds are drawn below this: Inductor draws integers of 32 bits.
-_SEEDS = 2**31 - 1
 _IN_A_BODY = (
     "it is in a part that an operator of the graph runs as a whole: a region of torch.utils.checkpoint that is honoured, "
     "control flow, or an autograd.Function"
@@ -54,6 +54,14 @@ _WITHOUT_EFFECT = (
 )
 
 
+class Replaces(Enum):
+    """Which attentions are replaced: all, those that drop weights, or those that do not."""
+
+    ALL = "all"
+    WITH_DROPOUT = "with dropout"
+    WITHOUT_DROPOUT = "without dropout"
+
+
 @dataclass(frozen=True)
 class Replaced:
     """What became of a graph's attentions: ``kept`` are (name of the softmax, why); ``notes`` say which masks stayed tensors."""
@@ -63,13 +71,17 @@ class Replaced:
     notes: tuple[str, ...]
 
 
-def replace_attentions(module: fx.GraphModule, choose: Callable[[Attention], str] = fastest) -> Replaced:
-    """Replace what can be; see the module's head. ``choose``: the implementation of a call, by its tensors without data."""
+def replace_attentions(
+    module: fx.GraphModule, choose: Callable[[Attention], str] = fastest, *, replaces: Replaces = Replaces.ALL
+) -> Replaced:
+    """Replace what can be; see the module's head. ``choose``: the implementation of a call, by its tensors without data;
+    ``replaces``: which attentions."""
     transformed = is_transformed(module.graph)
     if not transformed:
         mark_written(module.graph)
     writer = GraphWriter(module.graph)
-    replacer = _Replacer(writer, MaskWriter(writer), choose, {node: place for place, node in enumerate(module.graph.nodes)})
+    places = {node: place for place, node in enumerate(module.graph.nodes)}
+    replacer = _Replacer(writer, MaskWriter(writer), choose, replaces, places)
     fused, kept = 0, []
     for attention in attentions_of(module.graph):
         try:
@@ -115,6 +127,7 @@ class _Replacer:
     writer: GraphWriter
     masks: MaskWriter
     choose: Callable[[Attention], str]
+    replaces: Replaces
     places: Mapping[fx.Node, int]
     read_from: int = 0
 
@@ -127,6 +140,10 @@ class _Replacer:
         before = set(self.writer.graph.nodes)
         try:
             found = read_sdpa(attention) if is_sdpa(attention) else match(attention)
+            if found.dropout and self.replaces is Replaces.WITHOUT_DROPOUT:
+                raise NoMatch("its dropout is to draw eager's numbers (fallback_random)")
+            if not found.dropout and self.replaces is Replaces.WITH_DROPOUT:
+                raise NoMatch("it drops nothing, and nothing needs a gradient")
             self.writer.place, self.read_from = self.places[found.last], self.places[found.first]
             self.writer.needs_grad = fake(found.last).requires_grad
             with self.writer.graph.inserting_before(found.last):
@@ -146,8 +163,8 @@ class _Replacer:
         masks = self.masks.write(found)
         seed = None
         if found.dropout:
-            device = fake(q).device
-            seed = self.writer.graph.call_function(torch.randint, (0, _SEEDS, ()), {"dtype": torch.int64, "device": device})
+            with self.writer.graph.inserting_before(found.dropped_at):
+                seed = self.writer.graph.call_function(SEED, (fake(q).device,))
             seed.meta["example_value"] = fake(q).new_empty((), dtype=torch.int64)
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
         known = [None if node is None else fake(node) for node in tensors]

@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from graphckpt.compat.dispatch import operators_of
 from graphckpt.rewrite.attention.calls import argument, has_sizes, is_written, name_of, number, shape, value, values_of
-from graphckpt.rewrite.attention.match import Condition, Match, NoMatch, Term
+from graphckpt.rewrite.attention.match import Condition, Match, NoMatch, Term, probability_in
 from graphckpt.rewrite.attention.products import Operand
 
 _SOFTMAXES = frozenset({"aten::_softmax", "aten::_safe_softmax"})
@@ -83,6 +83,7 @@ def read_sdpa(node: fx.Node) -> Match:
     terms, conditions = _mask(argument(node, 3, "attn_mask"), sizes)
     # Halves are multiplied as such, and their scores are of 32 bits.
     kind = value(node).dtype  # type: ignore[union-attr]
+    scores_in = torch.promote_types(kind, torch.float32)
     return Match(
         Operand(q),
         Operand(k),
@@ -90,13 +91,14 @@ def read_sdpa(node: fx.Node) -> Match:
         node,
         node,
         sizes,
-        torch.promote_types(kind, torch.float32),
+        scores_in,
         kind,
         _scale(argument(node, 6, "scale"), shape(q)[3]),
         terms=terms,
         conditions=conditions,
-        dropout=float(dropout),
+        dropout=probability_in(scores_in, float(dropout)),
         is_causal=is_causal,
+        dropped_at=node,
     )
 
 

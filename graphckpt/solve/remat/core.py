@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections.abc import Callable, Sequence
 
-from graphckpt.solve.library import address_of, load_library
+from graphckpt.core import address_of, load_library
 from graphckpt.solve.remat.instance import Instance, Kernels, relabelled
 
 Progress = ctypes.CFUNCTYPE(

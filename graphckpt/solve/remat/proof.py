@@ -31,7 +31,7 @@ import ctypes
 from enum import Enum
 from typing import NamedTuple
 
-from graphckpt.solve.library import Status, address_of
+from graphckpt.core import Status, address_of
 from graphckpt.solve.remat.core import Handed, Options, ProofResult, Watch
 from graphckpt.solve.remat.instance import Instance, refuse_kernels
 from graphckpt.solve.remat.search import Goal, Limits, Order

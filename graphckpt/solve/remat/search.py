@@ -35,8 +35,8 @@ from enum import Enum
 from itertools import count
 from typing import NamedTuple
 
+from graphckpt.core import Status, address_of
 from graphckpt.errors import PlanError
-from graphckpt.solve.library import Status, address_of
 from graphckpt.solve.remat.core import Handed, Options, SearchResult, Watch
 from graphckpt.solve.remat.instance import Instance
 

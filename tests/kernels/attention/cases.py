@@ -84,11 +84,10 @@ def keep_of(call: Attention) -> Tensor | None:
         return None
     sizes = call.sizes
     whole = torch.ones(sizes.batch, sizes.heads, sizes.rows, sizes.keys, dtype=torch.bool)
-    for rows in masks.tiles(call):
-        tile = masks.tile_of(call, rows)
+    for tile in masks.tiles(call):
         drawn = dropout.kept(call, tile)
         assert drawn is not None
-        whole[:, :, rows, tile.keys] = drawn
+        whole[:, :, tile.rows, tile.keys] = drawn
     return whole
 
 

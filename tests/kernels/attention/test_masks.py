@@ -40,8 +40,17 @@ def test_a_band_is_what_its_definition_says(left: int, right: int, offset: int, 
 
 
 def test_tiles_cover_all_rows_once() -> None:
-    rows = [row for part in tiles(call_of(())) for row in range(part.start, part.stop)]
-    assert rows == list(range(150))
+    for call in (call_of(()), call_of(("window", "left_out"))):
+        rows = [row for tile in tiles(call) for row in range(tile.rows.start, tile.rows.stop)]
+        assert rows == list(range(150))
+
+
+def test_a_tile_is_as_large_as_the_band_makes_it_whatever_masks_hide() -> None:
+    plain = call_of(("window",))._replace(band=Band(3, 0, 0))
+    hidden = plain._replace(keys=torch.zeros(2, 170, dtype=torch.bool))
+    sizes = [[(t.rows.stop - t.rows.start) * (t.keys.stop - t.keys.start) for t in tiles(call)] for call in (plain, hidden)]
+    assert max(sizes[1]) <= max(sizes[0])
+    assert all(tile.keys == slice(0, 170) for tile in tiles(hidden))
 
 
 def test_a_tile_reads_the_keys_of_its_band_alone() -> None:

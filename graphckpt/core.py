@@ -14,7 +14,7 @@ from pathlib import Path
 
 from graphckpt.errors import CompilerMissing
 
-_ABI_VERSION = 5
+_ABI_VERSION = 6
 _BUILD = "Build it with `pip install -e .` in the checkout (a C++17 compiler such as g++ is needed)."
 
 
@@ -63,10 +63,26 @@ class Peak(ctypes.Structure):
     )
 
 
+class DropoutPart(ctypes.Structure):
+    """A part of a stack of matrices, and how dropout draws for it."""
+
+    _fields_ = (
+        ("seed", ctypes.c_uint32),
+        ("probability", ctypes.c_double),
+        ("blocks", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("first_row", ctypes.c_int64),
+        ("last_row", ctypes.c_int64),
+        ("first_column", ctypes.c_int64),
+        ("last_column", ctypes.c_int64),
+    )
+
+
 @functools.cache
 def load_library() -> ctypes.CDLL:
     """The core, with its signatures set. Raises `CompilerMissing` if it is not built, or built from another header."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parent
     built = [path for suffix in EXTENSION_SUFFIXES if (path := package / f"_core{suffix}").is_file()]
     if not built:
         raise CompilerMissing(f"wanted the planner's C++ core as _core{EXTENSION_SUFFIXES[0]} in {package}. {_BUILD}")
@@ -98,6 +114,8 @@ def load_library() -> ctypes.CDLL:
     library.graphckpt_remat_search.restype = ctypes.c_int32
     library.graphckpt_remat_prove.argtypes = [pointer, pointer, count, pointer, count, pointer]
     library.graphckpt_remat_prove.restype = ctypes.c_int32
+    library.graphckpt_dropout_kept.argtypes = [ctypes.POINTER(DropoutPart), pointer]
+    library.graphckpt_dropout_kept.restype = None
     return library
 
 
