@@ -13,15 +13,17 @@ import torch
 from torch import fx
 
 from graphckpt.compat import inductor
-from graphckpt.compat.frames import watch_frames
+from graphckpt.compat.frames import Outcome, UnboundFrame, watch_frames
 from graphckpt.config import resolve
 from graphckpt.report.record import Record
+from graphckpt.session.allowance import Steps
 from graphckpt.session.compilation import Compilation, Compiled, compile_inference
 from graphckpt.session.journal import Journal
 from graphckpt.session.unbound import UnboundParts
 
 _JOURNAL = Journal()
 _UNBOUND = UnboundParts()
+_STEPS = Steps()
 
 
 def graphckpt(
@@ -48,7 +50,7 @@ def graphckpt(
     if not torch.is_grad_enabled():
         _UNBOUND.hear_inference_graph(module, resolved.options)
         return compile_inference(module, inputs, resolved.options, patches)
-    compilation = Compilation(module, inputs, resolved.options, patches, _JOURNAL)
+    compilation = Compilation(module, inputs, resolved.options, patches, _JOURNAL, _STEPS.of(options))
     compiled = compilation.run()
     if not compilation.planned and not compilation.from_cache:
         _UNBOUND.hear_inference_graph(module, resolved.options)
@@ -60,4 +62,11 @@ def reports() -> tuple[Record, ...]:
     return tuple(_JOURNAL.records)
 
 
-watch_frames(graphckpt, _UNBOUND.hear_frame)
+def _hear_frame(frame: UnboundFrame) -> bool:
+    if frame.outcome is not Outcome.DISABLED:
+        given = frame.arguments.get("options")
+        _STEPS.of(given if isinstance(given, Mapping) else None).in_pieces = True
+    return _UNBOUND.hear_frame(frame)
+
+
+watch_frames(graphckpt, _hear_frame)

@@ -114,7 +114,7 @@ class _Counting(TorchDispatchMode):
 
 
 def _step(model: Callable[..., Any], *inputs: torch.Tensor, options: dict[str, object] = BUDGET, steps: int = 3) -> None:
-    """Train for some steps."""
+    """Train for some steps. A frame is named once with a budget, so tests that share a model have budgets of their own."""
     compiled = torch.compile(model, backend="graphckpt", options=options or None)
     for _ in range(steps):
         out = compiled(*inputs)
@@ -182,6 +182,28 @@ def test_a_function_that_trains_a_model_of_its_closure_is_named(said: list[str])
     _only(said, "step (", "test_never_silent.py:")
 
 
+def test_a_frame_that_passes_its_arguments_on_is_silent(said: list[str]) -> None:
+    """What it calls is compiled and bound."""
+
+    class Passing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = _Layer()
+
+        def forward(self, *args: torch.Tensor, **others: object) -> torch.Tensor:
+            try:
+                count = len(args) - 1
+                torch._dynamo.graph_break()
+                return self.layer(args[count], **{name: value for name, value in others.items() if name})
+            finally:
+                pass
+
+    before = len(reports())
+    _step(Passing(), _x(2))
+    assert len(reports()) == before + 1
+    assert not said
+
+
 def test_the_limit_of_recompilations_is_named(said: list[str]) -> None:
     layers = [torch.compile(_Layer(factor), backend="graphckpt", options=BUDGET) for factor in range(4)]
     with torch._dynamo.config.patch(recompile_limit=2):
@@ -195,7 +217,7 @@ def test_the_limit_of_recompilations_is_named(said: list[str]) -> None:
 
 def test_a_frame_skipped_under_a_dispatch_mode_is_named(said: list[str]) -> None:
     with _Counting():
-        _step(_Layer(), _x(2))
+        _step(_Layer(), _x(2), options={"activation_budget": "5MiB"})
     _only(said, "_Layer.forward", "skipped", "dispatch mode")
 
 

@@ -35,6 +35,11 @@ _DYNAMO_FILE = "torch/_dynamo/convert_frame.py"
 _RESUMED = re.compile(r"torch_dynamo_resume_in_(\w+)_at_(\d+)")
 
 
+def is_wrapper(code: CodeType) -> bool:
+    """Whether code is of the wrapper that torch.compile puts around a module of torch's own."""
+    return code is _WRAPPER_CODE
+
+
 class Outcome(Enum):
     """What Dynamo did with a frame instead of making a graph of all of it."""
 
@@ -49,13 +54,14 @@ class Outcome(Enum):
 class UnboundFrame:
     """A frame that Dynamo made no graph of, or whose graphs leave a disabled part out.
 
-    ``name``: as the source has it, with its file and line. ``subject``: the module of a method, or what torch.compile was given
-    where the frame is a wrapper of torch's; None otherwise. ``values``: what the frame reaches by name, which is its arguments, the
-    cells of its closure and the globals that its code mentions. ``reason``: Dynamo's, empty where there is none. ``arguments``:
-    those that the backend is called with besides graph and inputs.
+    ``name``: as the source has it, with its file and line. ``code``: of the frame. ``subject``: the module of a method, or what
+    torch.compile was given where the frame is a wrapper of torch's; None otherwise. ``values``: what the frame reaches by name: its
+    arguments, the cells of its closure, the globals that its code mentions. ``reason``: Dynamo's, empty where there is none.
+    ``arguments``: those that the backend is called with besides graph and inputs.
     """
 
     name: str
+    code: CodeType
     subject: object
     values: tuple[object, ...]
     outcome: Outcome
@@ -91,6 +97,11 @@ def computes_gradients(module: fx.GraphModule) -> bool:
     """Whether a graph of Dynamo's holds a backward pass of its own: torch.func's transforms, ``torch.autograd.grad``."""
     targets = (node.target for node in module.graph.nodes if node.op == "call_function")
     return any(target is torch.autograd.grad or getattr(target, "__name__", "") == "_autograd_grad" for target in targets)
+
+
+def ends_at_graph_break(module: fx.GraphModule) -> bool:
+    """Whether Dynamo goes on behind a graph of its own, so that more graphs of the frame may follow."""
+    return bool(getattr(getattr(module, "compile_subgraph_reason", None), "graph_break", False))
 
 
 def is_disabled(module: torch.nn.Module) -> bool:
@@ -175,7 +186,7 @@ def _unbound(frame: Any, verdict: _Verdict, arguments: Mapping[str, object]) -> 
     else:
         name = _RESUMED.sub(r"\1 from line \2 on", code.co_qualname).replace("<locals>.", "")
         name = f"{name} ({code.co_filename}:{code.co_firstlineno})"
-    return UnboundFrame(name, subject, tuple(_values(frame)), *verdict, arguments)
+    return UnboundFrame(name, code, subject, tuple(_values(frame)), *verdict, arguments)
 
 
 def _verdict(frame: Any, result: ConvertFrameReturn, before: list[Any]) -> _Verdict | None:

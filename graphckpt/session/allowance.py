@@ -2,14 +2,25 @@
 
 ``budget`` counts every tensor on the device at the worst moment: what is live now, optimizer state still to come, and the step.
 ``activation_budget`` counts the step alone. Without either there is no limit.
+
+A percentage of ``activation_budget`` is of the step, not of each of its graphs: of the largest unbudgeted peak among this graph and
+those compiled before it for the same ``torch.compile`` call. The call is recognized by the options object that it was given; graphs
+with options from the environment alone count as one step. A graph that is small against the largest is not refused for its share.
+
+Graphs come in the order of the program, and a small one may come first. While more of them may follow, because the graph ends at a
+graph break or the frame around it runs eagerly, a graph that does not fit its own share is planned at its smallest peak, with a
+warning, and stays undecided. The last graph of the frame decides: `BudgetInfeasible` names a graph that does not fit the share of
+the largest either. Not guaranteed: an undecided graph that no other graph follows is warned of, not refused.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from graphckpt.config import Options
-from graphckpt.report.record import Budget
+from graphckpt.report.record import Budget, Record
 from graphckpt.session.ledger import Ledger
 from graphckpt.units import Size, format_bytes
 
@@ -17,8 +28,43 @@ NO_LIMIT_BYTES = 2**62
 _logger = logging.getLogger("graphckpt")
 
 
+@dataclass(slots=True)
+class Step:
+    """The graphs of one torch.compile call so far. ``undecided``: records of those that may be small against one that follows.
+
+    ``given``: the options object of the call; ``in_pieces``: a frame of it runs eagerly, so that no graph is known to be the last.
+    """
+
+    given: Mapping[str, object] | None
+    largest_bytes: int = 0
+    in_pieces: bool = False
+    undecided: list[Record] = field(default_factory=list)
+
+    def decide(self, share: Size) -> tuple[Record, ...]:
+        """The undecided graphs that do not fit ``share`` of the largest graph; none is undecided afterwards."""
+        refused = [record for record in self.undecided if record.predicted_peak_bytes > share.of(self.largest_bytes)]
+        self.undecided.clear()
+        return tuple(refused)
+
+
+@dataclass(slots=True)
+class Steps:
+    """The step of each torch.compile call, by the identity of its options; they are kept, so that none takes their place."""
+
+    known: dict[int, Step] = field(default_factory=dict)
+
+    def of(self, given: Mapping[str, object] | None) -> Step:
+        """The step that graphs compiled with ``given`` belong to."""
+        return self.known.setdefault(id(given), Step(given))
+
+
+def is_share(options: Options) -> bool:
+    """Whether the budget is a percentage of the step."""
+    return options.budget is None and options.activation_budget is not None and options.activation_budget.kind == "percent"
+
+
 def allowance_for(options: Options, ledger: Ledger, unbudgeted_peak_bytes: int) -> Budget:
-    """The limit on one graph whose step needs ``unbudgeted_peak_bytes`` if nothing is recomputed."""
+    """The limit on one graph of a step whose largest graph needs ``unbudgeted_peak_bytes`` if nothing is recomputed."""
     if options.budget is not None:
         reserve_bytes = ledger.optimizer_reserve_bytes(options.optimizer)
         fixed_bytes = ledger.live_bytes + reserve_bytes

@@ -13,6 +13,7 @@ from torch import fx
 
 from graphckpt.compat import caches, eager, inductor
 from graphckpt.compat.aot import Partition, copy_module, default_partition, has_checkpoint_tags
+from graphckpt.compat.frames import ends_at_graph_break
 from graphckpt.compat.isolation import isolated
 from graphckpt.compat.takeover import Lowerings
 from graphckpt.config import Options
@@ -26,7 +27,7 @@ from graphckpt.ir.plan import Plan
 from graphckpt.report.record import Budget, Record
 from graphckpt.report.render import summary_line
 from graphckpt.report.store import ReportStore
-from graphckpt.session.allowance import NO_LIMIT_BYTES, allowance_for, warn_above_device
+from graphckpt.session.allowance import NO_LIMIT_BYTES, Step, allowance_for, is_share, warn_above_device
 from graphckpt.session.attention import fuse_attentions
 from graphckpt.session.describe import describe
 from graphckpt.session.dump import dump_graph, dump_planned
@@ -67,6 +68,7 @@ class Compilation:
     options: Options
     patches: Mapping[str, object]
     journal: Journal
+    step: Step
     planned: bool = False
     from_cache: bool = False
     key: str = ""
@@ -104,7 +106,8 @@ class Compilation:
                 again = replace(record, graph_id=self.journal.number(), notes=(*record.notes, "from the compile cache"))
                 self.journal.add(again)
                 self.from_cache = True
-                if record.predicted_peak_bytes > record.budget.allowance_bytes:
+                fits = record.predicted_peak_bytes <= record.budget.allowance_bytes
+                if not self._joins_step(again, fits) and not fits:
                     _logger.warning("graphckpt: a plan from the compile cache is over the budget: %s", summary_line(again))
         return compiled
 
@@ -161,8 +164,8 @@ class Compilation:
 
     def _publish(self, planned: Planned, record: Record) -> None:
         self._dump(lambda directory: dump_planned(directory, record.graph_id, planned, record))
-        if not planned.choice.fits:
-            self._refuse(planned, record.budget, record.holders)
+        if not self._joins_step(record, planned.choice.fits) and not planned.choice.fits:
+            self._refuse(record, record.budget)
         self.record = record
         self.journal.add(record)
         directory = caches.report_directory()
@@ -184,11 +187,38 @@ class Compilation:
             wanted = f"option 'dump': a directory that can be written to was wanted, came {self.options.dump!r}"
             raise OptionError(f"{wanted} ({error}). Name another one, or leave the option out.") from error
 
-    def _refuse(self, planned: Planned, budget: Budget, holders: tuple[tuple[str, int], ...]) -> None:
+    def _joins_step(self, record: Record, fits: bool) -> bool:
+        """Whether a graph is left undecided because a larger one of its step may follow. The last one decides on all before it."""
+        if not is_share(self.options) or self.options.activation_budget is None:
+            return False
+        self.step.largest_bytes = max(self.step.largest_bytes, record.unbudgeted_peak_bytes)
+        if self._is_last:
+            for earlier in self.step.decide(self.options.activation_budget):
+                limit_bytes = self.options.activation_budget.of(self.step.largest_bytes)
+                self._refuse(earlier, replace(earlier.budget, asked_bytes=limit_bytes, allowance_bytes=limit_bytes))
+            return False
+        if not fits:
+            self.step.undecided.append(record)
+            _logger.warning(
+                "graphckpt: graph %d is planned at its smallest peak of %s, above %s of its own %s: it is within the budget if a "
+                "larger graph of the step follows",
+                record.graph_id,
+                format_bytes(record.predicted_peak_bytes),
+                record.budget.asked,
+                format_bytes(record.unbudgeted_peak_bytes),
+            )
+        return not fits
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether no more graphs of the step are to come, as far as Dynamo tells."""
+        return not (self.step.in_pieces or ends_at_graph_break(self.module))
+
+    def _refuse(self, record: Record, budget: Budget) -> None:
         """Raise, or warn that the plan is over the budget; the bytes named are in the terms of the budget asked for."""
         fixed_bytes = budget.live_bytes + budget.reserve_bytes if budget.kind == "budget" else 0
-        held = tuple(f"{format_bytes(size_bytes)}  {name}" for name, size_bytes in holders)
-        needed_bytes = planned.choice.peak_bytes + fixed_bytes
+        held = tuple(f"{format_bytes(size_bytes)}  {name}" for name, size_bytes in record.holders)
+        needed_bytes = record.predicted_peak_bytes + fixed_bytes
         policy = self.options.policy if self.options.policy != "smallest" else None
         refusal = BudgetInfeasible(budget.asked_bytes, needed_bytes, held, policy)
         if self.options.on_infeasible == "error":
@@ -198,13 +228,11 @@ class Compilation:
     def _budget(self, unbudgeted_peak_bytes: int) -> Budget:
         if self.options.policy is not None and self.options.budget is None and self.options.activation_budget is None:
             return Budget("none", "default", "", 0, self._ledger.live_bytes, 0, NO_LIMIT_BYTES)
-        return allowance_for(self.options, self._ledger, unbudgeted_peak_bytes)
+        return allowance_for(self.options, self._ledger, max(unbudgeted_peak_bytes, self.step.largest_bytes))
 
     def _measuring_bytes(self) -> int:
         """What measuring a kernel may take: what the budget leaves, where that is known before the graph's own peak is."""
-        size = self.options.budget or self.options.activation_budget
-        is_share = self.options.budget is None and size is not None and size.kind == "percent"
-        return NO_LIMIT_BYTES if is_share else self._budget(0).allowance_bytes
+        return NO_LIMIT_BYTES if is_share(self.options) else self._budget(0).allowance_bytes
 
     @property
     def _ledger(self) -> Ledger:
@@ -218,6 +246,8 @@ class Compilation:
             for note in notes:
                 _logger.warning("graphckpt: the peak may be above what is predicted, %s", note)
             notes.append("the budget binds this graph alone")
+        if is_share(self.options) and self.step.largest_bytes > planned.stock_step.peak.peak_bytes:
+            notes.append(f"the percentage is of {format_bytes(self.step.largest_bytes)}, the largest graph of the step so far")
         if planned.ran_out_of_time:
             notes.append(f"plans were left out for solver_seconds={self.options.solver_seconds:g}")
         if planned.repaired_stock:
@@ -245,7 +275,7 @@ class Compilation:
         allowance_bytes = self._budget(0).allowance_bytes
         # Passes and callables among Inductor's options print differently in every process; torch's own key holds them.
         plain = sorted((k, v) for k, v in self.patches.items() if isinstance(v, (bool, int, float, str)))
-        asked = (self.options, plain, allowance_bytes)
+        asked = (self.options, plain, allowance_bytes, self._is_last)
         parts = (self.module.code, inputs, asked, torch.__version__, torch.get_num_threads())
         digest.update(repr(parts).encode())
         return digest.hexdigest()

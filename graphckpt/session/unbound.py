@@ -1,7 +1,7 @@
 """Says what trains outside of every graph that a budget or a policy binds: one sentence a frame, with the reason and the remedy.
 
 A frame trains under grad mode if it reaches a tensor that requires a gradient, or a module in training mode with such a parameter.
-A frame that is entered without is asked again when it is.
+A frame that is entered without is asked again when it is. One that only passes its arguments on to others is not told of.
 
 By default this is a warning, although ``on_infeasible`` is "error" by default: nobody has proven that the eager part exceeds the
 budget, and such a program trains. Where the user gives ``on_infeasible="error"``, what is not bound raises `BudgetUnbound`. A part
@@ -25,9 +25,10 @@ import torch
 from torch import fx
 
 from graphckpt.compat import inductor
-from graphckpt.compat.frames import Outcome, UnboundFrame, computes_gradients, is_disabled
+from graphckpt.compat.frames import Outcome, UnboundFrame, computes_gradients, is_disabled, is_wrapper
 from graphckpt.config import ENVIRONMENT_PREFIX, Options, resolve
 from graphckpt.errors import BudgetUnbound
+from graphckpt.session.own_work import computes
 
 _logger = logging.getLogger("graphckpt")
 _EXPLANATION = re.compile(r"^ *Explanation: (.*)$", re.MULTILINE)
@@ -148,6 +149,9 @@ def _has_trainable(module: torch.nn.Module, recurse: bool = True) -> bool:
 def _words(frame: UnboundFrame, modules: tuple[torch.nn.Module, ...]) -> _Words | None:
     """Reason and remedy; None where nothing that needs memory is known to run eagerly."""
     cause = frame.reason.partition("\n")[0]
+    is_whole = frame.outcome in (Outcome.EAGER, Outcome.RECOMPILE_LIMIT, Outcome.SKIPPED)
+    if is_whole and not (is_wrapper(frame.code) or computes(frame.code, frame.values, frame.subject)):
+        return None
     match frame.outcome:
         case Outcome.EAGER:
             return _eager_words(frame.reason, cause)
