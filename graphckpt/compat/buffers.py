@@ -35,9 +35,11 @@ def buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
         return ((name, layout_bytes(buffer)),)
 
     def scratch_bytes(name: str) -> int:
-        call = _call_of(graph.name_to_buffer.get(name))
+        buffer = graph.name_to_buffer.get(name)
+        call = _call_of(buffer)
         if call is None:
-            return 0
+            # What is not found is not taken to need nothing: it is measured as a name, which nobody can run.
+            return measure(_unknown(buffer), (), {}) if _may_allocate(buffer) else 0
         peak_bytes = measure(call.target, *_fake_arguments(graph, call.node))
         return max(0, peak_bytes - sum(size_bytes for _, size_bytes in allocated(name)))
 
@@ -82,6 +84,17 @@ def _call_of(buffer: object) -> _Call | None:
     if len(same) != 1:
         return None
     return _Call(target if name.endswith("_") else same[0].target, same[0])
+
+
+def _may_allocate(buffer: object) -> bool:
+    """Whether a buffer is filled by an operator. The kernel that makes seeds is one that is known: it fills what it is given."""
+    if not isinstance(buffer, inductor_ir.ExternKernel) or isinstance(buffer, inductor_ir.RandomSeeds):
+        return False
+    return isinstance(getattr(buffer, "op_overload", None), torch._ops.OpOverload)
+
+
+def _unknown(buffer: Any) -> str:
+    return str(buffer.op_overload)
 
 
 def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:

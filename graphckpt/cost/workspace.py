@@ -65,8 +65,14 @@ class WorkspaceMeter:
     unmeasured: dict[str, str] = field(default_factory=dict)
 
     def peak_bytes(self, target: object, args: Sequence[object], kwargs: Mapping[str, object]) -> int:
-        """Bytes allocated at the worst moment inside the call, results included; 0 for calls that are not operators."""
+        """Bytes allocated at the worst moment inside the call, results included; 0 for calls that are not operators.
+
+        ``target`` as text names an operator whose call is not known: it is noted as unmeasured.
+        """
         name = str(target)
+        if isinstance(target, str):
+            self.unmeasured[name] = "the traced call behind it is not known"
+            return 0
         if not is_operator(target):
             return 0
         if not name.startswith(_WITHOUT_EFFECTS):
