@@ -89,6 +89,7 @@ INTERFACES: Mapping[str, tuple[str, ...]] = {
         "FixedLayout",
         "FlexibleLayout",
         "MultiOutput",
+        "RandomSeeds",
         "TensorBox",
     ),
     "torch._inductor.lowering": ("fallbacks", "lowerings", "register_lowering(aten_fn, type_promotion_kind)"),
