@@ -16,6 +16,7 @@ from typing import Any
 
 from torch._inductor import config as inductor_config
 from torch._inductor.dependencies import WeakDep
+from torch._inductor.ir import MultiOutput
 from torch._inductor.scheduler import ExternKernelSchedulerNode
 
 from graphckpt.compat import ops
@@ -39,17 +40,23 @@ def chain_draws(nodes: list[Any]) -> None:
     """Make each kernel that draws from a generator wait for the one before it, in the order of ``nodes``."""
     draws = [node for node in nodes if _draws(node)]
     for before, after in pairwise(draws):
-        source = before.get_outputs()[0]
+        sources = [buffer.get_name() for buffer in before.get_outputs()]
+        if any(dependency.name in sources for dependency in after.unmet_dependencies):
+            # It reads what the one before made: Inductor takes a second dependency for that of a write.
+            continue
         # Fake: what it waits for may be freed meanwhile.
-        after.add_fake_dep(WeakDep(source.get_name(), after.get_outputs()[0].get_name(), is_fake=True))
+        after.add_fake_dep(WeakDep(sources[0], after.get_outputs()[0].get_name(), is_fake=True))
     if len(draws) > 1:
         # Fusion asks them whether it would make a circle.
         draws[0].scheduler.compute_ancestors()
 
 
 def _draws(node: Any) -> bool:
-    """Whether a kernel of the schedule draws from a generator: of what was traced for it, or of what it calls."""
-    if not isinstance(node, ExternKernelSchedulerNode) or node.node is None:
+    """Whether a kernel of the schedule draws from a generator: of what was traced for it, or of what it calls.
+
+    An element of a kernel's tuple has the same origins, and is no kernel.
+    """
+    if not isinstance(node, ExternKernelSchedulerNode) or node.node is None or isinstance(node.node, MultiOutput):
         return False
     traced = [origin for origin in node.node.get_origins() if origin.op == "call_function"]
     if any(ops.draws_random_numbers(origin.target) for origin in traced):

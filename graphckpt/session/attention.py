@@ -15,6 +15,7 @@ from graphckpt.compat.regions import inline_regions
 from graphckpt.config import Options
 from graphckpt.errors import AttentionError
 from graphckpt.rewrite.attention.replace import Replaces, attentions_of, replace_attentions
+from graphckpt.rewrite.attention.seeds import seed_of_aten, seed_of_inductor
 from graphckpt.session.pipeline import regions_note, replans_regions
 
 # Devices that the operator's tests have been run on. Elsewhere it is for who asks.
@@ -31,12 +32,13 @@ def fuse_attentions(
         AttentionError: one cannot be replaced, and ``attention="fused"``.
     """
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    write_seed = seed_of_inductor if options.inner == "inductor" else seed_of_aten
     if options.attention == "keep":
         return ()
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if not trains:
         if not eager_draws and not _is_untried(tensors, options):
-            replace_attentions(module, replaces=Replaces.WITH_DROPOUT)
+            replace_attentions(module, replaces=Replaces.WITH_DROPOUT, write_seed=write_seed)
         return ()
     if _is_untried(tensors, options):
         if not attentions_of(module.graph):
@@ -45,7 +47,8 @@ def fuse_attentions(
         return (f"attention is kept: its kernels were never run on {untried}; attention='auto' asks for them",)
     # What is planned anew is no region any more, and attention in it is like any other.
     regions = inline_regions(module) if replans_regions(options) else 0
-    replaced = replace_attentions(module, replaces=Replaces.WITHOUT_DROPOUT if eager_draws else Replaces.ALL)
+    replaces = Replaces.WITHOUT_DROPOUT if eager_draws else Replaces.ALL
+    replaced = replace_attentions(module, replaces=replaces, write_seed=write_seed)
     if replaced.kept and options.attention == "fused":
         name, reason = replaced.kept[0]
         raise AttentionError(name, 'a form that can be fused, for attention="fused" (or attention="auto")', reason)

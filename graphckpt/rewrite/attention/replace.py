@@ -16,7 +16,6 @@ from enum import Enum
 import torch
 from torch import fx
 
-from graphckpt.compat.ops import SEED
 from graphckpt.kernels.attention import ops
 from graphckpt.kernels.attention.api import fastest
 from graphckpt.kernels.attention.meaning import Attention
@@ -36,6 +35,7 @@ from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, matc
 from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
 from graphckpt.rewrite.attention.sdpa import is_sdpa, read_sdpa, takes_math_path
+from graphckpt.rewrite.attention.seeds import SeedWriter, seed_of_inductor
 from graphckpt.rewrite.attention.writer import GraphWriter, fake
 
 _IN_A_BODY = (
@@ -72,16 +72,20 @@ class Replaced:
 
 
 def replace_attentions(
-    module: fx.GraphModule, choose: Callable[[Attention], str] = fastest, *, replaces: Replaces = Replaces.ALL
+    module: fx.GraphModule,
+    choose: Callable[[Attention], str] = fastest,
+    *,
+    replaces: Replaces = Replaces.ALL,
+    write_seed: SeedWriter = seed_of_inductor,
 ) -> Replaced:
     """Replace what can be; see the module's head. ``choose``: the implementation of a call, by its tensors without data;
-    ``replaces``: which attentions."""
+    ``replaces``: which attentions; ``write_seed``: what draws the seed of a dropout."""
     transformed = is_transformed(module.graph)
     if not transformed:
         mark_written(module.graph)
     writer = GraphWriter(module.graph)
     places = {node: place for place, node in enumerate(module.graph.nodes)}
-    replacer = _Replacer(writer, MaskWriter(writer), choose, replaces, places)
+    replacer = _Replacer(writer, MaskWriter(writer), choose, replaces, write_seed, places)
     fused, kept = 0, []
     for attention in attentions_of(module.graph):
         try:
@@ -128,6 +132,7 @@ class _Replacer:
     masks: MaskWriter
     choose: Callable[[Attention], str]
     replaces: Replaces
+    write_seed: SeedWriter
     places: Mapping[fx.Node, int]
     read_from: int = 0
 
@@ -164,7 +169,7 @@ class _Replacer:
         seed = None
         if found.dropout:
             with self.writer.graph.inserting_before(found.dropped_at):
-                seed = self.writer.graph.call_function(SEED, (fake(q).device,))
+                seed = self.write_seed(self.writer.graph, fake(q).device)
             seed.meta["example_value"] = fake(q).new_empty((), dtype=torch.int64)
         tensors = (q, k, v, masks.bias, masks.keys, *(masks.documents or (None, None)), found.sinks, seed)
         known = [None if node is None else fake(node) for node in tensors]
