@@ -17,7 +17,8 @@ from torch.nn import functional
 _NOT_OF_TENSORS = (torch.nn.Module, dict, list, tuple, set, str, int, float, FunctionType, ModuleType)
 _KEEP_NOTHING = (
     *("backward", "bool", "cpu", "cuda", "data_ptr", "detach", "dim", "double", "float", "half", "int", "item", "long"),
-    *("ndimension", "numel", "requires_grad_", "retain_grad", "size", "storage", "stride", "to", "tolist", "type", "untyped_storage"),
+    *("ndimension", "numel", "requires_grad_", "retain_grad", "size", "storage", "stride", "to", "tolist", "type"),
+    "untyped_storage",
 )
 _QUESTIONS = ("is_", "get_", "set_", "register_", "__")
 
