@@ -56,11 +56,14 @@ class _Filling(NamedTuple):
 class WorkspaceMeter:
     """Measures each distinct call once: ``measured`` is its table, ``unmeasured`` what it could not run, with the reason.
 
-    ``limit_bytes``: what arguments and results of one measurement may take together.
+    ``limit_bytes``: what the budget leaves; a product that takes more is not run, but bounded. ``free_bytes``: what the device has;
+    no kernel is run whose arguments take more. Between the two a kernel is run: its arguments alone are over the budget, unless
+    they are parameters, and what it needs must be known to say which budget would do.
     """
 
     device: torch.device
     limit_bytes: int = _NO_LIMIT
+    free_bytes: int = _NO_LIMIT
     measured: dict[tuple[object, ...], int] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
 
@@ -106,8 +109,8 @@ class WorkspaceMeter:
             return 0
         tensors = [leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, torch.Tensor)]
         given_bytes = sum(map(tensor_bytes, tensors))
-        if given_bytes > self.limit_bytes:
-            self.unmeasured[name] = f"its arguments take {given_bytes} bytes, and the budget leaves {self.limit_bytes}"
+        if given_bytes > self.free_bytes:
+            self.unmeasured[name] = f"its arguments take {given_bytes} bytes, and {self.free_bytes} are free"
             return 0
         call = cast(Any, target)
         devices = [self.device] if self.device.type == "cuda" else []

@@ -147,7 +147,7 @@ class Compilation:
     def _plan(self, given: JointGraph) -> tuple[Planned, Record]:
         """The plan and its record; nobody has heard of them yet, so that a failure leaves nothing to take back."""
         device = self._device()
-        meter = WorkspaceMeter(device, self._measuring_bytes())
+        meter = WorkspaceMeter(device, self._measuring_bytes(), self._ledger.free_bytes)
         static = given.static_inputs if given.static_inputs is not None else range(self._num_static(given))
         spec = spec_for(device.type)
         graph_id = self.journal.number()
@@ -231,7 +231,7 @@ class Compilation:
         return allowance_for(self.options, self._ledger, max(unbudgeted_peak_bytes, self.step.largest_bytes))
 
     def _measuring_bytes(self) -> int:
-        """What measuring a kernel may take: what the budget leaves, where that is known before the graph's own peak is."""
+        """What measuring a product may take: what the budget leaves, where that is known before the graph's own peak is."""
         return NO_LIMIT_BYTES if is_share(self.options) else self._budget(0).allowance_bytes
 
     @property

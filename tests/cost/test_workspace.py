@@ -76,9 +76,9 @@ def test_products_of_halves_are_measured_as_they_are_or_bounded(dtype: torch.dty
 
 
 def test_what_does_not_fit_is_not_run_and_noted() -> None:
-    meter = WorkspaceMeter(torch.device("cpu"), limit_bytes=399)
+    meter = WorkspaceMeter(torch.device("cpu"), free_bytes=399)
     assert meter.peak_bytes(ATEN.sin.default, (_shape(100),), {}) == 0
-    assert meter.unmeasured == {"aten.sin.default": "its arguments take 400 bytes, and the budget leaves 399"}
+    assert meter.unmeasured == {"aten.sin.default": "its arguments take 400 bytes, and 399 are free"}
 
 
 def _attention(rows: int, keys: torch.Tensor | None, window: int) -> tuple[object, ...]:
