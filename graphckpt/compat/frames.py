@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import fx
@@ -89,7 +89,7 @@ def watch_frames(backend: Callable[..., object], hear: Callable[[UnboundFrame], 
         result = original(self, frame, cache_entry, frame_state)
         return watch.judge(frame, frame_state, arguments, result, before)
 
-    convert.__code__ = convert.__code__.replace(co_filename=f"{__file__} around {_DYNAMO_FILE}")
+    cast(Any, convert).__code__ = cast(Any, convert).__code__.replace(co_filename=f"{__file__} around {_DYNAMO_FILE}")
     convert_frame.CatchErrorsWrapper.__call__ = convert  # type: ignore[method-assign]
 
 
@@ -138,7 +138,8 @@ class _Watch:
         """What the backend behind a wrapper of Dynamo's is called with; None where it is another backend."""
         while (inner := getattr(wrapper, "_torchdynamo_orig_backend", None)) is not None:
             wrapper = inner
-        function, arguments = getattr(wrapper, "compiler_fn", wrapper), dict(getattr(wrapper, "kwargs", {}))
+        function: Any = getattr(wrapper, "compiler_fn", wrapper)
+        arguments = dict(getattr(wrapper, "kwargs", {}))
         while isinstance(function, functools.partial):
             function, arguments = function.func, {**function.keywords, **arguments}
         return arguments if function is self.backend else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch._C import _autograd
@@ -32,9 +33,9 @@ def isolated() -> Iterator[None]:
             _autograd._push_saved_tensors_default_hooks(pack, unpack)
 
 
-def _take_hooks() -> list[tuple[object, object]]:
+def _take_hooks() -> list[tuple[Any, Any]]:
     """All default saved-tensor hooks of this thread, the innermost first, taken off."""
-    taken: list[tuple[object, object]] = []
+    taken: list[tuple[Any, Any]] = []
     while (top := _autograd._top_saved_tensors_default_hooks(True)) is not None:
         taken.append(top)
         _autograd._pop_saved_tensors_default_hooks()

@@ -116,7 +116,7 @@ def _address(entry: _Seen) -> int:
 def _content(tensor: torch.Tensor) -> int:
     """A checksum of what a tensor holds."""
     data = tensor.detach().cpu().contiguous().flatten()
-    return zlib.crc32(data.view(torch.uint8).numpy()) if data.numel() else 0
+    return zlib.crc32(data.view(torch.uint8).numpy().data) if data.numel() else 0
 
 
 def _error(changed: Sequence[_Seen]) -> InputChanged:

@@ -23,7 +23,8 @@ def graph_of(way: variants.Way, *, trains: bool = True) -> Captured:
 
 
 def test_what_is_fused_is_said() -> None:
-    assert fuse_attentions(*graph_of(variants.scaled_after), Options(attention="auto"), eager_draws=False) == ("1 of 1 attentions are fused",)
+    notes = fuse_attentions(*graph_of(variants.scaled_after), Options(attention="auto"), eager_draws=False)
+    assert notes == ("1 of 1 attentions are fused",)
 
 
 def test_what_is_kept_is_said_with_the_reason() -> None:
