@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from graphckpt.errors import InputChanged
 
@@ -160,6 +161,20 @@ def test_an_input_that_backward_does_not_read_may_change() -> None:
         run = torch.compile(net, backend="graphckpt", options=options)
         for between in (in_place, through_data):
             assert len(_gradients(net, run, torch.randn(LARGE // 256, SMALL), between)) == 4
+
+
+def test_under_a_checkpoint_forward_runs_again_on_what_was_written() -> None:
+    """Not reentrant, and the buffers are written before backward: what is recomputed is eager's, and is asked for once."""
+    results = []
+    for options in (None, {"policy": "full"}):
+        net, x = _net(), _x().requires_grad_()
+        if options is not None:
+            net.compile(backend="graphckpt", options=options)
+        loss = checkpoint(net, x, use_reentrant=False)
+        in_place(net)
+        loss.backward()
+        results.append([parameter.grad for parameter in net.parameters()])
+    torch.testing.assert_close(results[1], results[0])
 
 
 def test_an_optimizer_in_backward_trains_as_in_eager() -> None:

@@ -33,6 +33,11 @@ def isolated() -> Iterator[None]:
             _autograd._push_saved_tensors_default_hooks(pack, unpack)
 
 
+def has_hooks() -> bool:
+    """Whether saved tensors of this thread go through hooks of the user's, of ``checkpoint`` or of ``save_on_cpu``."""
+    return _autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def _take_hooks() -> list[tuple[Any, Any]]:
     """All default saved-tensor hooks of this thread, the innermost first, taken off."""
     taken: list[tuple[Any, Any]] = []

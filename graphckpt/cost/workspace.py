@@ -166,12 +166,14 @@ class _Maker:
 
 def _fillings(name: str, tensors: Sequence[torch.Tensor]) -> tuple[_Filling, ...]:
     """All fillings under which a call may take other amounts."""
-    if name.startswith(_OURS):
-        shown = (_Filling(has_infinity=strange) for strange in (False, True))
-        hidden = (_Filling(False, strange, integers_differ=True) for strange in (False, True))
-        return (*shown, *hidden)
     has_masks = any(tensor.dtype == torch.bool for tensor in tensors)
-    return (_Filling(), _Filling(mask=False)) if has_masks else (_Filling(),)
+    if not name.startswith(_OURS):
+        return (_Filling(), _Filling(mask=False)) if has_masks else (_Filling(),)
+    shown = tuple(_Filling(has_infinity=strange) for strange in (False, True))
+    # Two of integers are documents; one alone is a seed.
+    has_masks |= sum(not tensor.dtype.is_floating_point for tensor in tensors) >= 2
+    hidden = tuple(_Filling(False, strange, integers_differ=True) for strange in (False, True))
+    return (*shown, *hidden) if has_masks else shown
 
 
 def _cut(leaf: object) -> object:

@@ -4,7 +4,8 @@ A plan reads inputs again in backward where eager would have kept a result. Smal
 (`graphckpt.rewrite.schedule`). For all others autograd checks versions; `Watched` says which input it was and what to do. What a
 version does not show, a write through ``.data``, is seen only with ``verify=True``, by the content of the inputs.
 
-Not guaranteed: inputs whose Python object is gone when backward runs.
+Not guaranteed: inputs whose Python object is gone when backward runs. Under saved-tensor hooks nothing is checked, as autograd
+checks nothing there: what they hand back is theirs (``checkpoint`` runs forward again, ``save_on_cpu`` has copied).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import fx
 
 from graphckpt.compat.aot import source_name
+from graphckpt.compat.isolation import has_hooks
 from graphckpt.errors import InputChanged
 
 Compiled = Callable[..., object]
@@ -49,7 +51,7 @@ class Watched:
     def __call__(self, *args: object) -> object:
         """Run the graph; its backward raises `InputChanged` if it reads an input that was written to since."""
         outputs = self.compiled(*args)
-        if torch.is_grad_enabled() and (node := _node_of(outputs)) is not None:
+        if torch.is_grad_enabled() and not has_hooks() and (node := _node_of(outputs)) is not None:
             # Behind the call: what the graph itself writes to its inputs belongs to it.
             seen, itself = tuple(self._seen(args)), weakref.ref(node)
             node.register_prehook(lambda _: _check(itself(), seen))
