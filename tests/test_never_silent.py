@@ -159,8 +159,10 @@ def test_a_recurrent_module_names_its_option_and_leaves_the_next_module_bound(sa
 
 
 def test_a_recurrent_part_names_the_frame_around_it(said: list[str]) -> None:
-    _step(_Recurrent(), _x(2, 4))
-    _only(said, "_Recurrent.forward", "test_never_silent.py:", "torch._dynamo.config.allow_rnn=True")
+    _step(_Recurrent(), _x(2, 4), options={"activation_budget": "7MiB"})
+    # torch 2.15 breaks the graph around the call; before, Dynamo gave the whole frame up.
+    _only(said, ".forward (", "torch._dynamo.config.allow_rnn=True")
+    assert "_Recurrent" in said[0] or "LSTM" in said[0]
 
 
 def test_a_frame_given_up_for_a_graph_break_is_named(said: list[str]) -> None:
@@ -263,21 +265,21 @@ def test_an_error_that_was_asked_for_is_raised(monkeypatch: pytest.MonkeyPatch, 
         options = {**BUDGET, "on_infeasible": "error"}
     else:
         monkeypatch.setenv("GRAPHCKPT_ON_INFEASIBLE", "error")
-    compiled, x = torch.compile(_Recurrent(), backend="graphckpt", options=options), _x(2, 4)
+    compiled, x = torch.compile(_Guarded(), backend="graphckpt", options=options), _x(2)
     for _ in range(2):
-        with pytest.raises(BudgetUnbound, match="_Recurrent") as caught:
+        with pytest.raises(BudgetUnbound, match="_Guarded") as caught:
             compiled(x)
-    assert "allow_rnn" in caught.value.remedy
+    assert "fullgraph=True" in caught.value.remedy
     assert not said
 
 
 def test_a_policy_and_a_budget_of_the_environment_are_named(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
-    _step(_Recurrent(), _x(2, 4), options={"policy": "smallest"})
-    _only(said, "policy 'smallest' does not bind _Recurrent.forward")
+    _step(_Guarded(), _x(2), options={"policy": "smallest"})
+    _only(said, "policy 'smallest' does not bind _Guarded.forward")
     torch.compiler.reset()
     monkeypatch.setenv("GRAPHCKPT_BUDGET", "60%")
-    _step(_Recurrent(), _x(2, 4), options={})
-    assert "budget of 60% does not bind _Recurrent.forward" in said[1]
+    _step(_Guarded(), _x(2), options={})
+    assert "budget of 60% does not bind _Guarded.forward" in said[1]
 
 
 def test_a_frame_that_first_runs_without_gradients_is_named_when_it_trains(said: list[str]) -> None:
@@ -307,14 +309,15 @@ def test_a_frame_given_up_without_a_budget_is_named_where_there_is_one(said: lis
 
 
 def test_what_is_bound_and_what_does_not_train_is_silent(said: list[str]) -> None:
+    budget = {"activation_budget": "8MiB"}
     _step(_Layer(), _x(2))
     _step(_Recurrent(), _x(2, 4), options={})
-    _step(_Guarded(), _x(2), options={**BUDGET, "disable": True})
+    _step(_Guarded(), _x(2), options={**budget, "disable": True})
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            torch.compile(_Recurrent(), backend="graphckpt", options=BUDGET)(_x(2, 4))
-    torch.compile(_Recurrent().eval(), backend="graphckpt", options=BUDGET)(_x(2, 4))
-    torch.compile(_Recurrent().requires_grad_(False), backend="graphckpt", options=BUDGET)(_x(2, 4))
+            torch.compile(_Recurrent(), backend="graphckpt", options=budget)(_x(2, 4))
+    torch.compile(_Recurrent().eval(), backend="graphckpt", options=budget)(_x(2, 4))
+    torch.compile(_Recurrent().requires_grad_(False), backend="graphckpt", options=budget)(_x(2, 4))
     assert not said
 
 
@@ -340,13 +343,24 @@ def test_other_backends_are_left_alone(said: list[str]) -> None:
 
 def test_a_frame_that_is_disabled_without_what_it_calls_stays_so() -> None:
     """Dynamo finds out from the frames above its own, of which one is ours."""
-    layer = _Layer()
+    layer, seen = _Layer(), []
 
     @torch.compiler.disable(recursive=False)
-    def step(x: torch.Tensor) -> torch.Tensor:
-        assert not torch.compiler.is_compiling()
+    def kept_out(x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.compiler.is_compiling())
         return layer(x * 2.0).sum()
 
-    before = len(reports())
-    _step(step, _x(2))
-    assert len(reports()) == before + 1
+    def outer(x: torch.Tensor) -> torch.Tensor:
+        return kept_out(x * 1.5)
+
+    _step(outer, _x(2))
+    assert seen == [False] * 3
+
+
+def test_a_recurrent_module_that_first_runs_without_gradients_is_named_when_it_trains(said: list[str]) -> None:
+    compiled = torch.compile(_Recurrent(), backend="graphckpt", options={"activation_budget": "6MiB"})
+    with torch.no_grad():
+        compiled(_x(2, 4))
+    assert not said
+    compiled(_x(2, 4)).backward()
+    _only(said, "allow_rnn", "6.00 MiB")

@@ -163,8 +163,8 @@ class _Watch:
         if verdict is None:
             return result
         unbound = _unbound(frame, verdict, arguments)
-        if verdict.outcome in (Outcome.DISABLED, Outcome.LIBRARY):
-            # Graphs have guards on what makes them training; a library's code is called too often to ask every time.
+        if verdict.outcome is Outcome.DISABLED:
+            # There is a graph, with guards on what makes it one of training.
             self.hear(unbound)
             return result
         return self._tell(unbound, _key(frame), _Held(frame_state, verdict, result))
@@ -205,7 +205,12 @@ def _verdict(frame: Any, result: ConvertFrameReturn, before: list[Any]) -> _Verd
     if records or not (_is_forward(frame) or frame.f_code in convert_frame.always_optimize_code_objects):
         return None
     if trace_rules.check(frame.f_code):
-        return _Verdict(Outcome.LIBRARY, skip_reason) if _is_forward(frame) else None
+        # A module without parameters of its own is called too often to be asked about every time.
+        has_own = _is_forward(frame) and next(frame.f_locals["self"].parameters(recurse=False), None) is not None
+        return _Verdict(Outcome.LIBRARY, skip_reason) if has_own else None
+    if not skip_reason and torch._C._len_torch_dispatch_stack():
+        # torch 2.11 gives no reason.
+        skip_reason = "torch dispatch mode present"
     return _Verdict(Outcome.SKIPPED, skip_reason) if convert_frame.has_tensor_in_frame(frame) else None
 
 

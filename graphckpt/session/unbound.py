@@ -68,6 +68,9 @@ class UnboundParts:
         modules = tuple(_training_modules(frame.values))
         if not torch.is_grad_enabled() or not (modules or _any_requires_grad(frame.values)):
             return False
+        if frame.outcome is Outcome.LIBRARY and frame.subject not in modules:
+            # What layers before it compute requires a gradient in evaluation as well.
+            return False
         given = cast("Mapping[str, object] | None", frame.arguments.get("options"))
         if not given and not any(name.startswith(ENVIRONMENT_PREFIX) for name in os.environ):
             return False
@@ -169,6 +172,8 @@ def _words(frame: UnboundFrame, modules: tuple[torch.nn.Module, ...]) -> _Words 
             if not (isinstance(frame.subject, torch.nn.Module) and _has_trainable(frame.subject, recurse=False)):
                 return None
             remedy = "Remove the graph break around it: TORCH_LOGS=graph_breaks shows the line"
+            if isinstance(frame.subject, torch.nn.RNNBase):
+                remedy = "Set torch._dynamo.config.allow_rnn=True, with which Dynamo traces it"
             return _Words(cause, f"{frame.outcome.value}, and runs eagerly", remedy)
         case Outcome.DISABLED:
             names = sorted({type(module).__qualname__ for module in _disabled_modules(frame.reason, modules)})
