@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/stamp
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: demo test test-interpreted test-compiled test-torch test-gpu kernels kernels-old bench-attention lint size
+.PHONY: demo test test-interpreted test-compiled test-torch test-gpu kernels kernels-old bench-attention fuzz lint size
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.train_gpt2
@@ -58,6 +58,13 @@ kernels-old: $(STAMP)
 
 bench-attention: $(STAMP)
 	$(BIN)/python -m benchmarks.attention
+
+# Random programs of seeds from:to, each in a process; what was run at this commit already is not run again. FEATURES=names of
+# what a program must have (with a "-": must not have), as the last table lists them.
+SEEDS ?= 0:500
+FEATURES ?=
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --seeds $(SEEDS) --features="$(FEATURES)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

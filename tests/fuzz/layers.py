@@ -169,8 +169,12 @@ class FuzzLayer(nn.Module):
         if self.token is not None:
             x = x * 1.0
             x[keep] = self.token.to(x.dtype)
-        h = self._body(self.shift(self.norm(x)), keep)
-        h = self._stopped(self._written(h, keep))
+        h = self.shift(self.norm(x))
+        if self.spec.roll:
+            h = torch.roll(h, -self.spec.roll, 1)
+        h = self._stopped(self._written(self._body(h, keep), keep))
+        if self.spec.roll:
+            h = torch.roll(h, self.spec.roll, 1)
         h = F.dropout(h, self.spec.dropout, self.training)
         if self.spec.drop_path and self.training:
             kept = h.new_empty((h.shape[0], 1, 1)).bernoulli_(1 - self.spec.drop_path)

@@ -26,6 +26,7 @@ import torch
 from torch._inductor import cpp_builder
 
 from tests.fuzz.check import Variant, Verdict, check
+from tests.fuzz.programs import trainer
 from tests.fuzz.spec import Program, draw, features
 
 Row = dict[str, Any]
@@ -67,8 +68,12 @@ def _prepare() -> None:
     torch.set_num_threads(1)
     if hasattr(cpp_builder, "_get_inductor_debug_symbol_cflags"):
         cpp_builder._get_inductor_debug_symbol_cflags = lambda: ([], [])
-    # A forward alone: a process that has run autograd's threads is not to be forked.
-    torch.compile(lambda x: torch.tanh(x) + 1, backend="graphckpt")(torch.ones(4))
+    # Planning loads most of torch; with a forward alone, for a process that has run a backward is not to be forked.
+    options = {"policy": "smallest"}
+    trainer(
+        Program(), 0, torch.float64, compiled=lambda m: torch.compile(m, backend="graphckpt", options=options)
+    ).loss(0)
+    torch.compiler.reset()
 
 
 def run_seeds(jobs: Iterable[Job], out: Path, admitted: Filter, timeout: float) -> Iterator[Row]:

@@ -51,6 +51,7 @@ class Layer:
     attention: Attention = Attention()
     dropout: float = 0.0
     drop_path: float = 0.0
+    roll: int = 0  # by how many places the sequence is shifted around the body
     buffer: Buffer | None = None
     in_place: str = "none"  # none, mul, add, masked_fill
     stop: str = "none"  # none, detach, no_grad
@@ -214,10 +215,14 @@ def _drop_hidden(rng: random.Random, program: Program) -> Program:
 
 
 def _drop_path(rng: random.Random, program: Program) -> Program:
-    rate = rng.choice((0.2, 0.4))
-    layers = tuple(replace(layer, drop_path=rate, residual=True) for layer in program.layers)
-    # Two draws at least: one cannot be out of order.
-    return replace(program, layers=layers if len(layers) > 1 else layers * 2)
+    """Stochastic depth: rates that differ from layer to layer, and several draws, for one cannot be out of order."""
+    layers = (program.layers * 4)[: rng.choice((2, 4, 4))]
+    roll = rng.choice((0, 4, 4))
+    layers = tuple(
+        replace(layer, drop_path=round(0.2 * (1 + index), 1) % 0.7, residual=True, roll=roll * (index % 2))
+        for index, layer in enumerate(layers)
+    )
+    return replace(program, layers=layers)
 
 
 def _buffer(rng: random.Random, program: Program) -> Program:
@@ -229,8 +234,8 @@ def _buffer(rng: random.Random, program: Program) -> Program:
 
 
 def _long(rng: random.Random, program: Program) -> Program:
-    """Sliding windows much shorter than the sequence, with padding more often than not."""
-    attention = replace(_attention(rng), causal=True, window=rng.choice((8, 16)))
+    """Sliding windows much shorter than the sequence, with padding more often than not, in an attention that is fused."""
+    attention = replace(_attention(rng), causal=True, grouped=False, window=rng.choice((8, 16)))
     attention = replace(attention, padding=rng.choice(("none", "some", "empty", "some")))
     length = rng.choice((256, 320))
     return replace(_with(rng, program, kind="attention", attention=attention), lengths=(length, length))
