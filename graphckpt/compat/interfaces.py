@@ -23,6 +23,7 @@ INTERFACES: Mapping[str, tuple[str, ...]] = {
         "_autograd._profiler_enabled",
         "_autograd._push_saved_tensors_default_hooks",
         "_autograd._top_saved_tensors_default_hooks",
+        "_len_torch_dispatch_stack",
         "_len_torch_function_stack",
         "_pop_torch_function_stack",
         "_push_on_torch_function_stack",

@@ -74,7 +74,7 @@ def _schedule(
     for op, node in zip(lowered.graph.ops, lowered.nodes, strict=True):
         if op.kind in (OpKind.INPUT, OpKind.TANGENT):
             latest[node] = graph.node_copy(node, lambda n: latest[n])
-    begins = next(reversed(graph.nodes))
+    begins = next(iter(reversed(graph.nodes)))
     hold = frozenset(plan.hold)
     room = iter(room_bytes if room_bytes is not None else [0] * (len(plan.forward) + len(plan.backward)))
     _emit(graph, lowered, plan.forward, hold, latest, room)
