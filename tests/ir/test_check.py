@@ -97,7 +97,10 @@ def test_pinned_operations_keep_their_order() -> None:
         forward_outputs
         backward_outputs
     """)
-    check_plan(graph, Plan("ok", (1,), (2,)))
+    check_plan(graph, Plan("ok", (1, 2), ()))
+    for forward, backward in (((1,), (2,)), ((1,), ())):
+        with pytest.raises(PlanError, match=r"'second'.* but plan 'late' does not run it in the forward pass"):
+            check_plan(graph, Plan("late", forward, backward))
     for forward, backward in (((2, 1), ()), ((2,), (1,))):
         with pytest.raises(PlanError, match=r"'first'.* comes before 'second' \(%2\), but plan 'bad' swaps them"):
             check_plan(graph, Plan("bad", forward, backward))
