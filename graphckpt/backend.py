@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from graphckpt.compat import inductor
+from graphckpt.compat.forking import compile_in_forked_processes
 from graphckpt.compat.frames import Outcome, UnboundFrame, watch_frames
 from graphckpt.config import resolve
 from graphckpt.report.record import Record
@@ -70,3 +71,4 @@ def _hear_frame(frame: UnboundFrame) -> bool:
 
 
 watch_frames(graphckpt, _hear_frame)
+compile_in_forked_processes()

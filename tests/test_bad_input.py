@@ -9,6 +9,7 @@ import copy
 import faulthandler
 import multiprocessing
 import pickle
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 
 from graphckpt import reports
 from graphckpt.errors import BudgetError
@@ -176,9 +178,12 @@ def _in_child(compiled: Callable[..., torch.Tensor], model: nn.Module, queue: An
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
 def test_a_forked_process_trains_and_plans_on() -> None:
-    """Both the compiled graph and a new one, of another size, work in the child."""
+    """Both the compiled graph and a new one, of another size, work in the child; Inductor's threads have worked before the fork."""
     model = _model()
     torch.set_num_threads(1)
+    if get_compile_threads() > 1:
+        for task in [AsyncCompile.pool().submit(time.sleep, 0.1) for _ in range(get_compile_threads())]:
+            task.result()
     compiled = torch.compile(model, backend="graphckpt", options={"activation_budget": "95%"}, dynamic=False)
     wanted = [sum(float(g.abs().sum()) for g in _gradients(model, model.forward, _batch(rows))) for rows in (ROWS, ROWS // 2)]
     _gradients(model, compiled, _batch())

@@ -57,6 +57,7 @@ INTERFACES: Mapping[str, tuple[str, ...]] = {
     ),
     "torch._higher_order_ops.wrap": ("tag_activation_checkpoint",),
     "torch._inductor": ("list_mode_options(mode, dynamic)",),
+    "torch._inductor.async_compile": ("AsyncCompile.pool.cache_clear",),
     "torch._inductor.choices": ("InductorChoices.can_fuse(scheduler, node1, node2, shared_data_score)",),
     "torch._inductor.codecache": ("PyCodeCache.load_by_key_path(key, path)",),
     "torch._inductor.compile_fx": (
