@@ -14,7 +14,7 @@ from torch import fx
 
 from graphckpt.compat import inductor
 from graphckpt.compat.forking import compile_in_forked_processes
-from graphckpt.compat.frames import Outcome, UnboundFrame, watch_frames
+from graphckpt.compat.frames import Outcome, UnboundFrame, current_call, watch_frames
 from graphckpt.config import resolve
 from graphckpt.report.record import Record
 from graphckpt.session.allowance import Steps
@@ -51,7 +51,7 @@ def graphckpt(
     if not torch.is_grad_enabled():
         _UNBOUND.hear_inference_graph(module, resolved.options)
         return compile_inference(module, inputs, resolved.options, patches)
-    compilation = Compilation(module, inputs, resolved.options, patches, _JOURNAL, _STEPS.of(options))
+    compilation = Compilation(module, inputs, resolved.options, patches, _JOURNAL, _STEPS.of(current_call()))
     compiled = compilation.run()
     if not compilation.planned and not compilation.from_cache:
         _UNBOUND.hear_inference_graph(module, resolved.options)
@@ -65,8 +65,7 @@ def reports() -> tuple[Record, ...]:
 
 def _hear_frame(frame: UnboundFrame) -> bool:
     if frame.outcome is not Outcome.DISABLED:
-        given = frame.arguments.get("options")
-        _STEPS.of(given if isinstance(given, Mapping) else None).in_pieces = True
+        _STEPS.of(frame.call.itself).in_pieces = True
     return _UNBOUND.hear_frame(frame)
 
 

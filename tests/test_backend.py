@@ -193,6 +193,13 @@ def test_a_budget_that_no_plan_fits_is_refused(tmp_path: Path) -> None:
     assert {"graph.txt", "plan.txt", "backward_wrapper.py"} <= {path.name for path in tmp_path.glob("graph_*/*")}
 
 
+@pytest.mark.filterwarnings("ignore:NestedTensor does not implement", "ignore:The PyTorch API of nested tensors")
+def test_jagged_tensors_are_refused_by_name() -> None:
+    ragged = torch.nested.nested_tensor([torch.ones(3, 16), torch.ones(5, 16)], layout=torch.jagged)
+    with pytest.raises(BackendCompilerFailed, match="UnsupportedGraph: cannot plan a graph with operation 'nested tensor'"):
+        _compiled(nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16)), policy="full")(ragged)
+
+
 class _Transposed(nn.Module):
     """A parameter whose gradient is laid out otherwise: autograd copies it as backward ends."""
 

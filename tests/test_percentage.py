@@ -86,11 +86,35 @@ def test_a_graph_alone_is_refused_for_its_share() -> None:
         _train(_Step(), activation_budget="2%")
 
 
-def test_a_step_of_other_options_has_a_percentage_of_its_own() -> None:
-    """A large model that was compiled before loosens nothing."""
-    _train(_Step(), activation_budget="90%")
-    (alone,) = _train(_Step(layers=4), activation_budget="90%")
-    assert alone.budget.allowance_bytes == alone.unbudgeted_peak_bytes * 9 // 10
+@pytest.mark.parametrize("source", ["environment", "one object"])
+def test_a_model_of_another_call_has_a_percentage_of_its_own(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model that was compiled before with the very same options loosens nothing."""
+    options = {"activation_budget": "90%"}
+    if source == "environment":
+        monkeypatch.setenv("GRAPHCKPT_ACTIVATION_BUDGET", "90%")
+        options = None
+    before = len(reports())
+    for layers in (8, 4):
+        compiled = torch.compile(_Step(layers=layers), backend="graphckpt", options=options)
+        compiled(torch.rand(ROWS, WIDTH)).backward()
+    large, small = reports()[before:]
+    assert small.unbudgeted_peak_bytes < large.unbudgeted_peak_bytes
+    assert small.budget.allowance_bytes == small.unbudgeted_peak_bytes * 9 // 10
+
+
+def test_an_eager_frame_of_another_call_lets_nothing_through() -> None:
+    """A frame that Dynamo runs eagerly leaves graphs of its own call undecided, and of no other one."""
+    options = {"activation_budget": "2%"}
+
+    def in_pieces(x: torch.Tensor, layers: nn.ModuleList) -> torch.Tensor:
+        for layer in layers:
+            x = torch.tanh(layer(x))
+            torch._dynamo.graph_break()
+        return x.square().sum()
+
+    torch.compile(in_pieces, backend="graphckpt", options=options)(torch.rand(ROWS, WIDTH), _Step().layers).backward()
+    with pytest.raises(BackendCompilerFailed, match="cannot be kept"):
+        torch.compile(_Step(), backend="graphckpt", options=options)(torch.rand(ROWS, WIDTH))
 
 
 def test_bytes_stay_what_they_are_for_every_graph() -> None:

@@ -16,6 +16,7 @@ from torch._inductor.virtualized import V
 
 from graphckpt.compat.fake import extent, size_hint
 from graphckpt.compat.wrapper import BufferFacts
+from graphckpt.errors import UnsupportedGraph
 
 MeasureFn = Callable[[object, Sequence[object], Mapping[str, object]], int]
 
@@ -51,8 +52,7 @@ def buffer_facts(graph: GraphLowering, measure: MeasureFn) -> BufferFacts:
     def writer_scratch_bytes(name: str) -> int:
         return max(map(scratch_bytes, writers.get(name, ())), default=0)
 
-    symbols = {str(symbol): int(cast(Any, value)) for symbol, value in _known_symbols(graph).items()}
-    return BufferFacts(allocated, symbols, scratch_bytes, writer_scratch_bytes)
+    return BufferFacts(allocated, _known_symbols(graph), scratch_bytes, writer_scratch_bytes)
 
 
 def called_node(buffer: object) -> fx.Node | None:
@@ -97,9 +97,14 @@ def _unknown(buffer: Any) -> str:
     return str(buffer.op_overload)
 
 
-def _known_symbols(graph: GraphLowering) -> Mapping[object, object]:
+def _known_symbols(graph: GraphLowering) -> dict[str, int]:
     """Values of the size symbols in this trace."""
-    return cast(Mapping[object, object], graph.sizevars.backed_var_to_val)
+    values = cast(Mapping[object, Any], graph.sizevars.backed_var_to_val)
+    try:
+        return {str(symbol): int(value) for symbol, value in values.items()}
+    except TypeError as error:
+        # The length of a jagged tensor is known when it runs, and never as a number.
+        raise UnsupportedGraph("nested tensor", "the lengths of its rows are not known when it is compiled") from error
 
 
 def buffer_bytes(name: str) -> int:

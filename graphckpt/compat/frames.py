@@ -16,6 +16,7 @@ import re
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import CodeType
@@ -50,6 +51,20 @@ class Outcome(Enum):
     DISABLED = "torch.compiler.disable keeps a part of it out of the graphs"
 
 
+class Call(NamedTuple):
+    """One torch.compile call.
+
+    ``itself``: the object that torch keeps for it as long as what it compiled lives; None where Dynamo was given the bare backend.
+    ``arguments``: those that the backend is called with besides graph and inputs.
+    """
+
+    itself: object | None
+    arguments: Mapping[str, object]
+
+
+_CURRENT_CALL: ContextVar[object | None] = ContextVar("current_call", default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class UnboundFrame:
     """A frame that Dynamo made no graph of, or whose graphs leave a disabled part out.
@@ -57,7 +72,7 @@ class UnboundFrame:
     ``name``: as the source has it, with its file and line. ``code``: of the frame. ``subject``: the module of a method, or what
     torch.compile was given where the frame is a wrapper of torch's; None otherwise. ``values``: what the frame reaches by name: its
     arguments, the cells of its closure, the globals that its code mentions. ``reason``: Dynamo's, empty where there is none.
-    ``arguments``: those that the backend is called with besides graph and inputs.
+    ``call``: the torch.compile call that it belongs to.
     """
 
     name: str
@@ -66,7 +81,12 @@ class UnboundFrame:
     values: tuple[object, ...]
     outcome: Outcome
     reason: str
-    arguments: Mapping[str, object]
+    call: Call
+
+
+def current_call() -> object | None:
+    """What stands for the torch.compile call whose frame this thread compiles; None where the backend was called otherwise."""
+    return _CURRENT_CALL.get()
 
 
 def watch_frames(backend: Callable[..., object], hear: Callable[[UnboundFrame], bool]) -> None:
@@ -80,14 +100,17 @@ def watch_frames(backend: Callable[..., object], hear: Callable[[UnboundFrame], 
 
     @functools.wraps(original)
     def convert(self: Any, frame: Any, cache_entry: Any, frame_state: Any) -> ConvertFrameReturn:
-        arguments = watch.arguments(self)
-        if arguments is None:
+        call = watch.call(self)
+        if call is None:
             return original(self, frame, cache_entry, frame_state)
-        if (answer := watch.answer(frame, frame_state, arguments)) is not None:
+        if (answer := watch.answer(frame, frame_state, call)) is not None:
             return answer
-        before = get_compilation_metrics()[-1:]
-        result = original(self, frame, cache_entry, frame_state)
-        return watch.judge(frame, frame_state, arguments, result, before)
+        before, token = get_compilation_metrics()[-1:], _CURRENT_CALL.set(call.itself)
+        try:
+            result = original(self, frame, cache_entry, frame_state)
+        finally:
+            _CURRENT_CALL.reset(token)
+        return watch.judge(frame, frame_state, call, result, before)
 
     cast(Any, convert).__code__ = cast(Any, convert).__code__.replace(co_filename=f"{__file__} around {_DYNAMO_FILE}")
     convert_frame.CatchErrorsWrapper.__call__ = convert  # type: ignore[method-assign]
@@ -134,17 +157,19 @@ class _Watch:
     held: weakref.WeakKeyDictionary[Any, _Held] = field(default_factory=weakref.WeakKeyDictionary)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def arguments(self, wrapper: object) -> Mapping[str, object] | None:
-        """What the backend behind a wrapper of Dynamo's is called with; None where it is another backend."""
+    def call(self, wrapper: object) -> Call | None:
+        """The call of torch.compile behind a wrapper of Dynamo's; None where it is another backend's."""
         while (inner := getattr(wrapper, "_torchdynamo_orig_backend", None)) is not None:
             wrapper = inner
         function: Any = getattr(wrapper, "compiler_fn", wrapper)
         arguments = dict(getattr(wrapper, "kwargs", {}))
         while isinstance(function, functools.partial):
             function, arguments = function.func, {**function.keywords, **arguments}
-        return arguments if function is self.backend else None
+        if function is not self.backend:
+            return None
+        return Call(wrapper if hasattr(wrapper, "compiler_fn") else None, arguments)
 
-    def answer(self, frame: Any, frame_state: object, arguments: Mapping[str, object]) -> ConvertFrameReturn | None:
+    def answer(self, frame: Any, frame_state: object, call: Call) -> ConvertFrameReturn | None:
         """The answer to a frame that is held, after telling of it again; None where Dynamo is to find one."""
         key = _key(frame)
         with self.lock:
@@ -153,16 +178,16 @@ class _Watch:
             return None
         if held.verdict is None:
             return replace(held.result, apply_to_code=False)
-        return self._tell(_unbound(frame, held.verdict, arguments), key, held)
+        return self._tell(_unbound(frame, held.verdict, call), key, held)
 
     def judge(
-        self, frame: Any, frame_state: object, arguments: Mapping[str, object], result: ConvertFrameReturn, before: list[Any]
+        self, frame: Any, frame_state: object, call: Call, result: ConvertFrameReturn, before: list[Any]
     ) -> ConvertFrameReturn:
         """Tell of a frame if its result calls for it. ``before``: the last record of a compilation from before."""
         verdict = _verdict(frame, result, before)
         if verdict is None:
             return result
-        unbound = _unbound(frame, verdict, arguments)
+        unbound = _unbound(frame, verdict, call)
         if verdict.outcome is Outcome.DISABLED:
             # There is a graph, with guards on what makes it one of training.
             self.hear(unbound)
@@ -180,14 +205,14 @@ class _Watch:
         return replace(held.result, apply_to_code=False)
 
 
-def _unbound(frame: Any, verdict: _Verdict, arguments: Mapping[str, object]) -> UnboundFrame:
+def _unbound(frame: Any, verdict: _Verdict, call: Call) -> UnboundFrame:
     code, subject = frame.f_code, _subject(frame)
     if code is _WRAPPER_CODE:
         name = f"{getattr(subject, '__qualname__', type(subject).__qualname__)}, which torch.compile was given"
     else:
         name = _RESUMED.sub(r"\1 from line \2 on", code.co_qualname).replace("<locals>.", "")
         name = f"{name} ({code.co_filename}:{code.co_firstlineno})"
-    return UnboundFrame(name, code, subject, tuple(_values(frame)), *verdict, arguments)
+    return UnboundFrame(name, code, subject, tuple(_values(frame)), *verdict, call)
 
 
 def _verdict(frame: Any, result: ConvertFrameReturn, before: list[Any]) -> _Verdict | None:

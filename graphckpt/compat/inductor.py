@@ -5,12 +5,14 @@ Read in torch 2.13.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
 from torch import fx
+from torch._guards import TracingContext, tracing
 from torch._inductor import compile_fx as inductor_compile
 from torch._inductor import config as inductor_config
 from torch._inductor.custom_graph_pass import CustomPartitionerFn
@@ -78,6 +80,18 @@ def compile_default(
     """Compile ``module`` with Inductor's default partition, its draws in traced order: for inference, and to compare with."""
     # The key keeps what Inductor compiled without that order from being found in its caches.
     return compile_with(module, inputs, aot.default_partition, "default partition, draws in order", patches, Lowerings())
+
+
+def compile_beside(
+    module: fx.GraphModule, inputs: Sequence[object], patches: Mapping[str, object]
+) -> Callable[..., object]:
+    """Compile a copy of a graph that is compiled for use as well, with the default partition, to compare with.
+
+    What AOTAutograd notes of a graph in the tracing context it reads again when backward is compiled, perhaps only when that first
+    runs: which saved values may be written over, for one. So the copy has a context of its own.
+    """
+    with tracing(copy.copy(TracingContext.try_get())):
+        return compile_default(aot.copy_module(module), inputs, patches)
 
 
 def has_eager_draws(patches: Mapping[str, object]) -> bool:

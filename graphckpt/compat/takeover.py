@@ -23,6 +23,7 @@ from typing import Any
 from torch import fx
 from torch._inductor import compile_fx as inductor_compile
 from torch._inductor import config as inductor_config
+from torch._inductor import graph as inductor_graph
 from torch._inductor.codecache import PyCodeCache
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
@@ -118,7 +119,9 @@ def lowering_kept(lowerings: Lowerings, found: list[KeptLowering], *, hold_order
         nonlocal missed
         key = signature(module, inputs, kwargs, hold_order=hold_order)
         deferred: list[tuple[GraphLowering, _Deferred]] = []
-        with _loading_deferred(module, deferred), _ordered(hold_order):
+        # Which saved values backward may write over is known after the partition; until then what is noted is another graph's.
+        without_donated = _replaced(inductor_graph, "get_donated_idxs", lambda _: None)
+        with _loading_deferred(module, deferred), _ordered(hold_order), without_donated:
             result = lower(module, inputs, *checked, **kwargs)
         missed = missed or not deferred
         for graph, generated in deferred:

@@ -4,8 +4,7 @@
 ``activation_budget`` counts the step alone. Without either there is no limit.
 
 A percentage of ``activation_budget`` is of the step, not of each of its graphs: of the largest unbudgeted peak among this graph and
-those compiled before it for the same ``torch.compile`` call. The call is recognized by the options object that it was given; graphs
-with options from the environment alone count as one step. A graph that is small against the largest is not refused for its share.
+those compiled before it for the same call of torch.compile. A graph that is small against the largest is not refused for its share.
 
 Graphs come in the order of the program, and a small one may come first. While more of them may follow, because the graph ends at a
 graph break or the frame around it runs eagerly, a graph that does not fit its own share is planned at its smallest peak, with a
@@ -16,7 +15,7 @@ the largest either. Not guaranteed: an undecided graph that no other graph follo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import weakref
 from dataclasses import dataclass, field
 
 from graphckpt.config import Options
@@ -32,10 +31,9 @@ _logger = logging.getLogger("graphckpt")
 class Step:
     """The graphs of one torch.compile call so far. ``undecided``: records of those that may be small against one that follows.
 
-    ``given``: the options object of the call; ``in_pieces``: a frame of it runs eagerly, so that no graph is known to be the last.
+    ``in_pieces``: a frame of it runs eagerly, so that no graph is known to be the last.
     """
 
-    given: Mapping[str, object] | None
     largest_bytes: int = 0
     in_pieces: bool = False
     undecided: list[Record] = field(default_factory=list)
@@ -49,13 +47,19 @@ class Step:
 
 @dataclass(slots=True)
 class Steps:
-    """The step of each torch.compile call, by the identity of its options; they are kept, so that none takes their place."""
+    """The step of each torch.compile call, for as long as the call's own object lives."""
 
     known: dict[int, Step] = field(default_factory=dict)
 
-    def of(self, given: Mapping[str, object] | None) -> Step:
-        """The step that graphs compiled with ``given`` belong to."""
-        return self.known.setdefault(id(given), Step(given))
+    def of(self, call: object | None) -> Step:
+        """The step of the graphs that ``call`` compiles; one of its own where nobody knows the call."""
+        if call is None:
+            return Step()
+        key = id(call)
+        if key not in self.known:
+            self.known[key] = Step()
+            weakref.finalize(call, self.known.pop, key, None)
+        return self.known[key]
 
 
 def is_share(options: Options) -> bool:

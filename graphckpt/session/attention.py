@@ -14,8 +14,8 @@ from torch import fx
 from graphckpt.compat.regions import inline_regions
 from graphckpt.config import Options
 from graphckpt.errors import AttentionError
+from graphckpt.rewrite.attention.draws import seed_of_aten, seed_of_inductor
 from graphckpt.rewrite.attention.replace import Replaces, attentions_of, replace_attentions
-from graphckpt.rewrite.attention.seeds import seed_of_aten, seed_of_inductor
 from graphckpt.session.pipeline import regions_note, replans_regions
 
 # Devices that the operator's tests have been run on. Elsewhere it is for who asks.

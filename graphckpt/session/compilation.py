@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from graphckpt.compat import caches, eager, inductor
-from graphckpt.compat.aot import Partition, copy_module, default_partition, has_checkpoint_tags
+from graphckpt.compat.aot import Partition, default_partition, has_checkpoint_tags
 from graphckpt.compat.frames import ends_at_graph_break
 from graphckpt.compat.isolation import isolated
 from graphckpt.compat.takeover import Lowerings
@@ -90,7 +90,7 @@ class Compilation:
             names = input_names(self.module)
             if not self.options.verify:
                 return Watched(self._compile(), names, by_content=False)
-            reference = inductor.compile_default(copy_module(self.module), self.inputs, self.patches)
+            reference = inductor.compile_beside(self.module, self.inputs, self.patches)
             return Watched(Verified(self._compile(), reference, lambda: self.record), names, by_content=True)
         finally:
             # The compiled graph refers to this object for as long as it lives, and the first batch is not to live with it.

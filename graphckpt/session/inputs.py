@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import weakref
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,11 +20,13 @@ import torch
 from torch import fx
 
 from graphckpt.compat.aot import source_name
+from graphckpt.compat.contents import checksum
 from graphckpt.compat.isolation import has_hooks
 from graphckpt.errors import InputChanged
 
 Compiled = Callable[..., object]
 _KEY = re.compile(r"\['([^']+)'\]|\.([A-Za-z]\w*)|\[(\d+)\]")
+_HIDDEN = ("_modules", "_parameters", "_buffers")
 # Steps from an output back to the node of its graph: outputs that are views of others have nodes of their own.
 _MOST_STEPS = 8
 
@@ -60,7 +61,7 @@ class Watched:
     def _seen(self, args: Sequence[object]) -> Iterator[_Seen]:
         for name, value in zip(self.names, args, strict=False):
             if isinstance(value, torch.Tensor) and not value.is_inference():
-                content = _content(value) if self.by_content else None
+                content = checksum(value) if self.by_content else None
                 yield _Seen(weakref.ref(value), name, value._version, content)
 
 
@@ -71,8 +72,9 @@ def input_names(module: fx.GraphModule) -> tuple[str, ...]:
 
 def _spoken(source: str) -> str:
     parts = [next(filter(None, found.groups())) for found in _KEY.finditer(source)]
-    hidden = ("self", "_modules", "_parameters", "_buffers")
-    return ".".join(part for part in parts if part not in hidden) or source
+    # A method may call its module as it likes; what is behind that name is known by where it stands.
+    inside = parts[1:] if any(part in _HIDDEN for part in parts[1:2]) else parts
+    return ".".join(part for part in inside if part not in (*_HIDDEN, "self")) or source
 
 
 def _node_of(outputs: object) -> Any:
@@ -107,18 +109,12 @@ def _is_changed(entry: _Seen) -> bool:
     tensor = entry.tensor()
     if tensor is None:
         return False
-    return tensor._version != entry.version or (entry.content is not None and _content(tensor) != entry.content)
+    return tensor._version != entry.version or (entry.content is not None and checksum(tensor) != entry.content)
 
 
 def _address(entry: _Seen) -> int:
     tensor = entry.tensor()
     return -1 if tensor is None else tensor.untyped_storage().data_ptr()
-
-
-def _content(tensor: torch.Tensor) -> int:
-    """A checksum of what a tensor holds."""
-    data = tensor.detach().cpu().contiguous().flatten()
-    return zlib.crc32(data.view(torch.uint8).numpy().data) if data.numel() else 0
 
 
 def _error(changed: Sequence[_Seen]) -> InputChanged:

@@ -71,7 +71,7 @@ class UnboundParts:
         if frame.outcome is Outcome.LIBRARY and frame.subject not in modules:
             # What layers before it compute requires a gradient in evaluation as well.
             return False
-        given = cast("Mapping[str, object] | None", frame.arguments.get("options"))
+        given = cast("Mapping[str, object] | None", frame.call.arguments.get("options"))
         if not given and not any(name.startswith(ENVIRONMENT_PREFIX) for name in os.environ):
             return False
         options = resolve(given, os.environ, inner_option_names=inductor.option_names()).options

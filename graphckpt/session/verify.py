@@ -18,6 +18,7 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from graphckpt.compat.contents import copied
 from graphckpt.compat.fake import memory_changes, profiler_is_on
 from graphckpt.compat.isolation import isolated
 from graphckpt.errors import VerifyError
@@ -132,7 +133,7 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
 def _gradients(run: Compiled, args: Sequence[object]) -> tuple[list[torch.Tensor], int | None]:
     """Gradients of all differentiable inputs, from output gradients of ones, on copies of the inputs; and the peak, if it can be
     measured here, less the output gradients, which are held here and not in training."""
-    copies = [_copy(argument) for argument in args]
+    copies = [copied(argument) if isinstance(argument, torch.Tensor) else argument for argument in args]
     leaves = [copy for copy in copies if isinstance(copy, torch.Tensor) and copy.requires_grad]
 
     def step() -> tuple[list[torch.Tensor], int]:
@@ -149,9 +150,3 @@ def _gradients(run: Compiled, args: Sequence[object]) -> tuple[list[torch.Tensor
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         gradients, tangent_bytes = step()
     return gradients, max(accumulate(memory_changes(watched)), default=0) - tangent_bytes
-
-
-def _copy(argument: object) -> object:
-    if not isinstance(argument, torch.Tensor):
-        return argument
-    return argument.detach().clone().requires_grad_(argument.requires_grad)

@@ -16,7 +16,8 @@ from graphckpt.kernels.attention.validation import INTEGERS
 from graphckpt.rewrite.attention.calls import FullSizes, Size, changes_later, is_written, shape
 from graphckpt.rewrite.attention.coordinates import COORDINATES, At, NotProven, axes_of
 from graphckpt.rewrite.attention.masks import Part, Proven, read_additive, read_mask
-from graphckpt.rewrite.attention.match import Match, NoMatch
+from graphckpt.rewrite.attention.match import Match
+from graphckpt.rewrite.attention.no_match import NoMatch
 from graphckpt.rewrite.attention.writer import GraphWriter, fake
 
 # Less than half a unit in its last place, in fp64 too, is what any score is.

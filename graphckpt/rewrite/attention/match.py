@@ -30,14 +30,12 @@ from graphckpt.rewrite.attention.calls import (
     value,
 )
 from graphckpt.rewrite.attention.coordinates import COORDINATES, At, source_of
+from graphckpt.rewrite.attention.draws import probability_in
+from graphckpt.rewrite.attention.no_match import NoMatch
 from graphckpt.rewrite.attention.products import Operand, Product, read_product
 
 # A score that is replaced by this or less has no weight beside any other; what is *added* must absorb every score.
 _NOTHING = -1e9
-
-
-class NoMatch(Exception):
-    """Why a softmax is no attention that can be replaced."""
 
 
 class Term(NamedTuple):
@@ -95,17 +93,6 @@ class Match:
     dropout: float = 0.0
     is_causal: bool = False
     dropped_at: fx.Node | None = None
-
-
-def probability_in(dtype: torch.dtype, probability: float) -> float:
-    """A probability of dropout as it is compared with drawn numbers: in the type of what is dropped.
-
-    Raises:
-        NoMatch: everything is dropped; torch draws nothing then.
-    """
-    if probability >= 1:
-        raise NoMatch("all of its weights are dropped")
-    return float(torch.tensor(probability, dtype=dtype))
 
 
 def is_attention(node: fx.Node) -> bool:

@@ -30,12 +30,13 @@ from graphckpt.rewrite.attention.calls import (
     name_of,
     shape,
 )
+from graphckpt.rewrite.attention.draws import SeedWriter, seed_of_inductor
 from graphckpt.rewrite.attention.masking import MaskWriter
-from graphckpt.rewrite.attention.match import Match, NoMatch, is_attention, match
+from graphckpt.rewrite.attention.match import Match, is_attention, match
+from graphckpt.rewrite.attention.no_match import NoMatch
 from graphckpt.rewrite.attention.operands import before_repeats, moves_heads_last, simplified
 from graphckpt.rewrite.attention.products import Operand
 from graphckpt.rewrite.attention.sdpa import is_sdpa, read_sdpa, takes_math_path
-from graphckpt.rewrite.attention.seeds import SeedWriter, seed_of_inductor
 from graphckpt.rewrite.attention.writer import GraphWriter, fake
 
 _IN_A_BODY = (

@@ -16,7 +16,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from graphckpt.compat.dispatch import operators_of
 from graphckpt.rewrite.attention.calls import argument, has_sizes, is_written, name_of, number, shape, value, values_of
-from graphckpt.rewrite.attention.match import Condition, Match, NoMatch, Term, probability_in
+from graphckpt.rewrite.attention.draws import probability_in
+from graphckpt.rewrite.attention.match import Condition, Match, Term
+from graphckpt.rewrite.attention.no_match import NoMatch
 from graphckpt.rewrite.attention.products import Operand
 
 _SOFTMAXES = frozenset({"aten::_softmax", "aten::_safe_softmax"})

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from graphckpt.rewrite.attention.calls import Size, size_of, value, values_of
-from graphckpt.rewrite.attention.match import NoMatch
+from graphckpt.rewrite.attention.no_match import NoMatch
 
 _NO_INPUT = "a size is no number and no input of the graph"
 
