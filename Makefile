@@ -2,10 +2,13 @@
 # TORCH_INDEX: an extra package index for torch, for example the one with CPU builds.
 PYTHON ?= python3
 TORCH_INDEX ?=
+# Processes that the main suite runs in; a file's tests stay in one.
+WORKERS ?= 2
 LINE_CEILING := 400
 OLD_TRITON := 3.6.0
 OLD_NUMPY := 2.3.5
 
+PARALLEL := -n $(WORKERS) --dist loadfile
 BIN := .venv/bin
 STAMP := .venv/stamp
 EXTRA_INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url $(TORCH_INDEX),)
@@ -16,7 +19,7 @@ demo: $(STAMP)
 	$(BIN)/python -m examples.train_gpt2
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 	$(MAKE) -j 2 test-interpreted test-compiled
 
 # Whether a kernel is interpreted is decided when it is imported: a process for each.
@@ -30,7 +33,7 @@ test-compiled: $(STAMP)
 test-torch:
 	$(if $(VERSION),,$(error expected a version of torch: make test-torch VERSION=2.15.0))
 	$(MAKE) build/torch-$(VERSION)/stamp
-	build/torch-$(VERSION)/bin/python -m pytest -rs
+	build/torch-$(VERSION)/bin/python -m pytest -rs $(PARALLEL)
 	TRITON_INTERPRET=1 build/torch-$(VERSION)/bin/python -m pytest -rs tests/interpreted
 	build/torch-$(VERSION)/bin/python -m pytest -rs tests/compiled
 

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 # Kernels at -O0: the same kernels and plans, compiled several times faster. Before torch is imported, which reads it once.
 os.environ.setdefault("AOT_INDUCTOR_DEBUG_COMPILE", "1")
 
+import hypothesis
 import pytest
 import torch
 from torch._functorch import config as functorch_config
 from torch._inductor import config as inductor_config
 
+# How long an example takes is no property of the code on a machine that does other things as well.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 TRACE = logging.getLogger("torch.__trace")
 
 

@@ -127,6 +127,24 @@ def test_a_large_buffer_that_changed_is_named() -> None:
     assert len(_gradients(net, run, x, lambda _: None)) == 4
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_call_is_found_behind_a_view_of_its_input() -> None:
+    """x -> first -> h -> second -> (a view of h, two views of one result): behind the view of h is the first call."""
+
+    class Viewing(Wide):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            hidden = torch.sin(torch.tanh(torch.tanh(self.up(x)) + self.table))
+            return x.view(-1), hidden.view(-1), hidden.t()
+
+    net, options = Viewing(), {"policy": "full"}
+    first = torch.compile(lambda x: torch.tanh(torch.sin(x)), backend="graphckpt", options=options)
+    second = torch.compile(net, backend="graphckpt", options=options)
+    outputs = second(first(torch.randn(LARGE // 256, SMALL, requires_grad=True)))
+    in_place(net)
+    with pytest.raises(InputChanged, match="'table'"):
+        sum(output.square().sum() for output in outputs).backward()
+
+
 def test_a_weight_that_changed_is_named() -> None:
     net = Wide()
     run = torch.compile(net, backend="graphckpt", options={"policy": "full"})

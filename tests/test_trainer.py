@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.usefixtures("compiled_anew"),
     # PEFT asks transformers by a name that is going away.
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning"),
     # Trainer's loss is compiled as a graph of its own, and Dynamo looks at the logits that enter it.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
@@ -45,7 +46,11 @@ def _model() -> nn.Module:
 
 
 def _adapted() -> nn.Module:
-    adapters: nn.Module = peft.get_peft_model(_model(), peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+    return _with_adapters(_model())
+
+
+def _with_adapters(base: nn.Module) -> nn.Module:
+    adapters: nn.Module = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
     return adapters
 
 
@@ -94,3 +99,36 @@ def test_training_under_a_budget_ends_where_plain_training_does(
         assert moved > 0
         # Adam divides by the size of a gradient, so rounding shows where that is next to nothing.
         assert (planned.weights[name] - value).norm() < 1e-2 * moved, name
+
+
+def _hooked() -> nn.Module:
+    """Adapters as people write them for checkpointing: the embedding's result requires a gradient by a hook."""
+    base: Any = _model()
+    base.enable_input_require_grads()
+    return _with_adapters(base)
+
+
+def _prepared() -> nn.Module:
+    """Adapters on what is prepared as a quantized model is; its weights are not quantized here."""
+    base: Any = _model()
+    base.is_loaded_in_4bit = True
+    return _with_adapters(peft.prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False}))
+
+
+@pytest.mark.parametrize("make", [_hooked, _prepared])
+def test_a_percentage_of_adapters_with_a_hook_is_of_the_step(make: Callable[[], nn.Module]) -> None:
+    """The loss is a small graph of its own, or ends one: it is not refused for its share, and gradients are eager's."""
+    numbers = torch.randint(WORDS, (BATCH, LENGTH), generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for share in (None, "60%"):
+        model: Any = make()
+        if share is not None:
+            model.compile(backend="graphckpt", options={"activation_budget": share})
+        known = len(reports())
+        model(input_ids=numbers, labels=numbers).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+    records = reports()[known:]
+    largest = max(records, key=lambda record: record.unbudgeted_peak_bytes)
+    assert largest.predicted_peak_bytes <= 0.6 * largest.unbudgeted_peak_bytes
+    assert all(record.predicted_peak_bytes <= 0.6 * largest.unbudgeted_peak_bytes for record in records)

@@ -51,8 +51,9 @@ class Watched:
 
     def __call__(self, *args: object) -> object:
         """Run the graph; its backward raises `InputChanged` if it reads an input that was written to since."""
+        sources = [value.grad_fn for value in args if isinstance(value, torch.Tensor) and value.grad_fn is not None]
         outputs = self.compiled(*args)
-        if torch.is_grad_enabled() and not has_hooks() and (node := _node_of(outputs)) is not None:
+        if torch.is_grad_enabled() and not has_hooks() and (node := _node_of(outputs, sources)) is not None:
             # Behind the call: what the graph itself writes to its inputs belongs to it.
             seen, itself = tuple(self._seen(args)), weakref.ref(node)
             node.register_prehook(lambda _: _check(itself(), seen))
@@ -77,11 +78,15 @@ def _spoken(source: str) -> str:
     return ".".join(part for part in inside if part not in (*_HIDDEN, "self")) or source
 
 
-def _node_of(outputs: object) -> Any:
-    """The autograd node of the call that gave these outputs; None where nothing needs a gradient."""
+def _node_of(outputs: object, sources: Sequence[object]) -> Any:
+    """The autograd node of the call that gave these outputs; None where nothing needs a gradient.
+
+    ``sources``: the nodes that its inputs come from. Behind them are other calls, and an output may be a view of an input.
+    """
     flat = outputs if isinstance(outputs, (list, tuple)) else [outputs]
     nodes: list[Any] = [out.grad_fn for out in flat if isinstance(out, torch.Tensor) and out.grad_fn is not None]
     for _ in range(_MOST_STEPS):
+        nodes = [node for node in nodes if not any(node is source for source in sources)]
         for node in nodes:
             if isinstance(node, torch.autograd.function.BackwardCFunction):
                 return node

@@ -94,12 +94,13 @@ def _prepare_environment() -> None:
 
 
 def _commit() -> str:
-    """The commit of the code that is loaded, and a hash of it where it is not that commit's."""
+    """The last commit that changed the package, and a hash of the code that is loaded where it is not that commit's."""
     import graphckpt
 
     package = Path(graphckpt.__file__).parent
-    commit = _git(package, "rev-parse", "--short=10", "HEAD")
-    changes = _git(package, "status", "--porcelain", "--", ".")
+    ours = ("--", ".", "../csrc")
+    commit = _git(package, "log", "-1", "--format=%h", *ours)
+    changes = _git(package, "status", "--porcelain", *ours)
     if commit and not changes:
         return commit
     digest = hashlib.sha256()

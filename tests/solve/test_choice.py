@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import ceil
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphckpt.solve.frontier import Choice, choose, last_resort
@@ -241,7 +241,6 @@ def test_what_stocks_estimate_is_taught_counts_once() -> None:
 PEAKS = st.lists(st.integers(1, 10**6), min_size=1, max_size=20, unique=True).map(lambda p: sorted(p, reverse=True))
 
 
-@settings(deadline=None)
 @given(PEAKS, st.integers(1, 4), st.integers(0, 10**6), st.lists(st.integers(0, 5 * 10**6), min_size=2, max_size=8).map(sorted))
 def test_less_budget_never_gives_a_faster_plan(estimates: list[int], factor: int, spent: int, allowances: list[int]) -> None:
     """Exact peaks are estimates times a factor, and up to the limit where bytes are spent: the index falls as the budget grows, and
@@ -257,7 +256,6 @@ def test_less_budget_never_gives_a_faster_plan(estimates: list[int], factor: int
     assert indices == sorted(indices, reverse=True)
 
 
-@settings(deadline=None)
 @given(PEAKS, st.data(), st.integers(0, 2 * 10**6), st.integers(0, 10**6), st.floats(1.0, 1.5))
 def test_whatever_the_exact_peaks_are(
     estimates: list[int], data: st.DataObject, allowance_bytes: int, spent: int, excess: float
