@@ -73,7 +73,7 @@ FORMS = [("softmax", torch.float64), ("sdpa", torch.float32), ("softmax", torch.
 @pytest.mark.parametrize(("form", "dtype"), FORMS, ids=str)
 def test_masks_are_the_same_in_every_pass(form: str, dtype: torch.dtype) -> None:
     """With gradients and without, attention fused or kept, planned or not, with static sizes and with dynamic ones."""
-    model, x = _model(dtype, layers=1, form=form), _input(dtype)
+    model, x = _model(dtype, form=form), _input(dtype)
     found = {}
     for options, dynamic in [*((options, False) for options in EVERY_WAY), ({}, True)]:
         torch.compiler.reset()

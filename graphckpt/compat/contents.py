@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from graphckpt.compat.fake import extent
+
 
 def copied(tensor: torch.Tensor) -> torch.Tensor:
     """A leaf of the same contents that requires a gradient if ``tensor`` does; a dense one has the same strides.
@@ -19,11 +21,10 @@ def copied(tensor: torch.Tensor) -> torch.Tensor:
     Not guaranteed: that a lazily conjugated or negated view comes out lazy.
     """
     given = tensor.detach()
-    if is_traceable_wrapper_subclass(given) or given.layout is not torch.strided or not given.numel():
+    if is_traceable_wrapper_subclass(given) or given.layout is not torch.strided:
         return given.clone().requires_grad_(tensor.requires_grad)
     # The whole stretch of memory, with what lies between the elements: a clone may be laid out anew.
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(given.shape, given.stride(), strict=True))
-    stretch = given.as_strided((reach,), (1,)).clone()
+    stretch = given.as_strided((extent(given.shape, given.stride()),), (1,)).clone()
     return stretch.as_strided(given.shape, given.stride(), 0).requires_grad_(tensor.requires_grad)
 
 

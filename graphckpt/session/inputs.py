@@ -51,9 +51,11 @@ class Watched:
 
     def __call__(self, *args: object) -> object:
         """Run the graph; its backward raises `InputChanged` if it reads an input that was written to since."""
+        if not torch.is_grad_enabled() or has_hooks():
+            return self.compiled(*args)
         sources = [value.grad_fn for value in args if isinstance(value, torch.Tensor) and value.grad_fn is not None]
         outputs = self.compiled(*args)
-        if torch.is_grad_enabled() and not has_hooks() and (node := _node_of(outputs, sources)) is not None:
+        if (node := _node_of(outputs, sources)) is not None:
             # Behind the call: what the graph itself writes to its inputs belongs to it.
             seen, itself = tuple(self._seen(args)), weakref.ref(node)
             node.register_prehook(lambda _: _check(itself(), seen))
@@ -74,7 +76,7 @@ def input_names(module: fx.GraphModule) -> tuple[str, ...]:
 def _spoken(source: str) -> str:
     parts = [next(filter(None, found.groups())) for found in _KEY.finditer(source)]
     # A method may call its module as it likes; what is behind that name is known by where it stands.
-    inside = parts[1:] if any(part in _HIDDEN for part in parts[1:2]) else parts
+    inside = parts[1:] if len(parts) > 1 and parts[1] in _HIDDEN else parts
     return ".".join(part for part in inside if part not in (*_HIDDEN, "self")) or source
 
 
